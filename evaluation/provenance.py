@@ -1,0 +1,82 @@
+"""Where a number comes from: code, versions, machine."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from evaluation.record import Provenance
+from evaluation.speed import peak_memory_mib
+
+PACKAGES = ("torch", "pytorch-lightning", "numpy", "scipy", "scikit-learn", "torchmetrics", "torch-fidelity")
+
+
+def _git(*arguments: str) -> str | None:
+    folder = Path(__file__).resolve().parent
+    try:
+        run = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return run.stdout
+
+
+def git_state() -> tuple[str | None, str | None]:
+    """Commit of this checkout, and the SHA-256 of what differs from it (None if nothing does)."""
+    commit, diff = _git("rev-parse", "HEAD"), _git("diff", "HEAD")
+    if commit is None:
+        return None, None
+    return commit.strip(), hashlib.sha256(diff.encode()).hexdigest() if diff else None
+
+
+def cpu_name() -> str:
+    """The processor's own name where the system tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def provenance(
+    *, dataset_sha256: str, extractor_sha256: str | None, checkpoint_sha256: str | None, ema: bool,
+    sampler: str | None, wall_seconds: float, cpu_seconds: float,
+) -> Provenance:
+    """Everything else that a record must carry."""
+    commit, dirty = git_state()
+    return Provenance(
+        git_commit=commit,
+        dirty_diff_hash=dirty,
+        versions=versions(),
+        cpu=cpu_name(),
+        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        threads=torch.get_num_threads(),
+        precision="float32",
+        dataset_sha256=dataset_sha256,
+        extractor_sha256=extractor_sha256,
+        checkpoint_sha256=checkpoint_sha256,
+        ema=ema,
+        sampler=sampler,
+        wall_seconds=wall_seconds,
+        cpu_seconds=cpu_seconds,
+        peak_memory_mib=peak_memory_mib(),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+    )

@@ -1,0 +1,91 @@
+"""What the command line prints before any work: the lists, the options with their defaults, the plan."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import make_dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.budgets import BUDGETS
+from experiments.config import Cell
+from experiments.discovery import dataset_names, metric_names, model_names
+
+
+def _syntax(module: str) -> ast.Module:
+    """A module's syntax tree, read without importing the module."""
+    spec = importlib.util.find_spec(module)
+    source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
+    return ast.parse(source)
+
+
+def summary(module: str) -> str:
+    """First line of a module's docstring."""
+    return (ast.get_docstring(_syntax(module)) or "").partition("\n")[0]
+
+
+def metric_keywords(module: str) -> dict[str, Any]:
+    """The plain values with which a metric file declares its ``METRIC``."""
+    assigned = [node for node in _syntax(module).body if isinstance(node, ast.Assign)]
+    declared = [node.value for node in assigned if ast.unparse(node.targets[0]) == "METRIC"]
+    values: dict[str, Any] = {}
+    for keyword in (k for call in declared if isinstance(call, ast.Call) for k in call.keywords):
+        with suppress(ValueError):  # not a plain value, as the function itself
+            values[str(keyword.arg)] = ast.literal_eval(keyword.value)
+    return values
+
+
+def _metric_row(name: str) -> tuple[str, str]:
+    module = f"evaluation.metrics.{name}"
+    declared = metric_keywords(module)
+    better = "higher is better" if declared.get("higher_is_better") else "lower is better"
+    names = ", ".join(declared.get("names", (name,)))
+    return names, f"{declared.get('summary') or summary(module)} ({better})"
+
+
+def _table(title: str, rows: Sequence[tuple[str, str]]) -> str:
+    width = max((len(name) for name, _ in rows), default=0)
+    return "\n".join([f"{title}:", *(f"  {name:<{width}}  {text}".rstrip() for name, text in rows)])
+
+
+def _rooms(title: str, package: str, names: Sequence[str]) -> str:
+    return _table(title, [(name, summary(f"{package}.{name}")) for name in names])
+
+
+def _short(flops: float) -> str:
+    return f"{flops:.0e}".replace("e+", "e")
+
+
+def catalogue(*, metrics: bool) -> str:
+    """Models, datasets and budgets, and the metrics if asked for, with one line each."""
+    parts = [
+        _rooms("models (--model)", "experiments.presets", model_names()),
+        _rooms("datasets (--data)", "datamodules", dataset_names()),
+    ]
+    if metrics:
+        parts.append(_table("metrics", [_metric_row(name) for name in metric_names()]))
+    budgets = [(name, f"{_short(value)} FLOPs, {text}") for name, (value, text) in BUDGETS.items()]
+    return "\n\n".join([*parts, _table("budgets (--budget)", budgets)])
+
+
+def print_dotted_options(prog: str, **configs: Any) -> None:
+    """Let tyro print the dotted options of some configurations with their types and defaults."""
+    import tyro
+
+    holder = make_dataclass("Options", [(name, type(config)) for name, config in configs.items()])
+    try:
+        tyro.cli(
+            holder, prog=prog, default=holder(**configs), args=["--help"], use_underscores=True,
+            config=(tyro.conf.FlagConversionOff,),
+        )
+    except SystemExit:
+        return
+
+
+def plan(cells: Sequence[Cell], out: Path) -> str:
+    """The resolved cells as JSON, for ``--dry-run``."""
+    return json.dumps({"out": str(out), "cells": [{"seed": c.seed, **c.resolved()} for c in cells]}, indent=2)

@@ -1,0 +1,243 @@
+"""The one runner that trains any list of stages within a budget of FLOPs.
+
+The cost of a step is counted on one real step of every stage (forward, backward, penalties, all
+networks) with ``torch.utils.flop_counter`` and turned into a number of steps; what a frozen stage
+produces for the next is computed once per image and counted too. A Lightning epoch is a chunk of
+steps, at whose end a checkpoint is written; noise and data order are functions of the step, so a
+resumed run does what the uninterrupted one would have done.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from torch import Tensor
+
+
+from datamodules.module import StepDataModule, stream_indices
+from experiments.checkpoints import AtomicCheckpointIO, newest_intact
+from experiments.progress import Progress
+from experiments.seeds import axis_seed
+from models.base import GenerativeModel, Stage
+from models.flops import FlopCounter
+
+CHUNKS = 20  # checkpoints per stage
+LOG_LINES = 200  # rows of the training log per stage
+PRECOMPUTE_BATCH = 500
+
+QUIET: dict[str, Any] = {
+    "accelerator": "auto", "devices": 1, "enable_progress_bar": False, "enable_model_summary": False,
+    "num_sanity_val_steps": 0, "limit_val_batches": 0, "use_distributed_sampler": False,
+}
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message is one sentence."""
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """How many steps a stage may take; FLOPs are per step, and per image for what is precomputed."""
+
+    name: str
+    batch_size: int
+    steps: int
+    step_flops: float
+    precompute_flops: float
+    precompute_images: int
+
+    @property
+    def flops(self) -> float:
+        """Everything the stage will run."""
+        return self.steps * self.step_flops + self.precompute_images * self.precompute_flops
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage did."""
+
+    plan: StagePlan
+    seconds: float
+
+
+def plan_steps(
+    budget: float, step_flops: float, precompute_flops: float, batch_size: int, num_images: int
+) -> tuple[int, int]:
+    """Steps within a budget, and how many distinct images must be precomputed for them; at least one step."""
+    steps = int(budget / (step_flops + batch_size * precompute_flops))  # every image is new
+    if steps * batch_size > num_images:
+        steps = int((budget - num_images * precompute_flops) / step_flops)
+    steps = max(steps, 1)
+    return steps, min(steps * batch_size, num_images) if precompute_flops else 0
+
+
+class _CountFlops(Callback):
+    """Counts one training step, from the batch's arrival to its end."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, stage: Any, batch: Any, batch_idx: int) -> None:
+        stage.set_progress(0.0)
+        self.counter = FlopCounter()
+        self.counter.__enter__()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, stage: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.counter.__exit__(None, None, None)
+
+
+def plan_stage(stage: Stage, columns: dict[str, Tensor], budget: float) -> StagePlan:
+    """Count one step of a stage (whose weights are spent on it) and plan the rest."""
+    batch = {name: column[: stage.batch_size] for name, column in columns.items()}
+    n = len(batch["image"])
+    with FlopCounter() as frozen, torch.no_grad():
+        batch |= stage.precompute(batch["image"])
+    if n < stage.batch_size:
+        raise TrainingError(f"the batch size {stage.batch_size} is larger than the training set of {n} images")
+    counter = _CountFlops()
+    trainer = pl.Trainer(max_epochs=1, logger=False, enable_checkpointing=False, callbacks=[counter], **QUIET)
+    data = StepDataModule(batch, batch_size=n, steps=1, chunk=1, seed=0)
+    trainer.fit(stage, datamodule=data)
+    step_flops = float(counter.counter.get_total_flops())
+    per_image = frozen.get_total_flops() / n
+    steps, images = plan_steps(stage.share * budget, step_flops, per_image, n, len(columns["image"]))
+    return StagePlan(stage.name, n, steps, step_flops, per_image, images)
+
+
+class StageLoop(Callback):
+    """What happens around every step: seed, schedules, moving average, log, progress, time."""
+
+    def __init__(self, plan: StagePlan, chunk: int, seed: int, progress: Progress) -> None:
+        self.plan, self.chunk, self.seed, self.progress = plan, chunk, seed, progress
+        self.seconds = 0.0
+        self.log_every = max(1, plan.steps // LOG_LINES)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.seconds = float(state_dict["seconds"])
+
+    def step(self, trainer: pl.Trainer, batch_idx: int) -> int:
+        return trainer.current_epoch * self.chunk + batch_idx
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, stage: Any) -> None:
+        self.started = time.perf_counter() - self.seconds
+
+    def on_train_batch_start(self, trainer: pl.Trainer, stage: Any, batch: Any, batch_idx: int) -> None:
+        step = self.step(trainer, batch_idx)
+        torch.manual_seed(axis_seed(self.seed, "training noise", self.plan.name, step))
+        stage.set_progress(step / self.plan.steps)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, stage: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        stage.ema.update(stage.network)
+        done = self.step(trainer, batch_idx) + 1
+        stage.log("images_seen", float(done * self.plan.batch_size))
+        stage.log("flops", done * self.plan.step_flops)
+        if done % self.log_every == 0 or done == self.plan.steps:
+            losses = {k: float(v) for k, v in trainer.callback_metrics.items() if k.endswith("loss")}
+            check_finite(losses, self.plan.name, done)
+            self.progress.update(done, losses, time.perf_counter() - self.started)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, stage: Any) -> None:
+        self.seconds = time.perf_counter() - self.started
+
+
+def check_finite(losses: dict[str, float], stage: str, step: int) -> None:
+    """Raise ``TrainingError`` if a loss is not a finite number."""
+    for name, value in losses.items():
+        if not math.isfinite(value):
+            raise TrainingError(f"training diverged: {name} became {value} at step {step} of stage {stage}")
+
+
+def precompute(stage: Stage, columns: dict[str, Tensor], plan: StagePlan, seed: int) -> dict[str, Tensor]:
+    """What frozen parts make of the images the stage will see; rows it will not see stay zero."""
+    if plan.precompute_images == 0:
+        return columns
+    images = columns["image"]
+    seen = stream_indices(len(images), 0, plan.steps * plan.batch_size, seed)[: plan.precompute_images]
+    extra: dict[str, Tensor] = {}
+    with torch.no_grad():
+        for rows in torch.from_numpy(seen).split(PRECOMPUTE_BATCH):
+            for name, values in stage.precompute(images[rows]).items():
+                column = extra.setdefault(name, values.new_zeros(len(images), *values.shape[1:]))
+                column[rows] = values
+    return columns | extra
+
+
+def train_stage(
+    stage: Stage, columns: dict[str, Tensor], plan: StagePlan, folder: Path, *, position: int, seed: int,
+    progress: Progress,
+) -> StageResult:
+    """Train (or go on training) one stage; its averaged weights are in place afterwards."""
+    chunk = math.ceil(plan.steps / CHUNKS)
+    order_seed = axis_seed(seed, "data order")
+    where = folder / "checkpoints" / f"{position}-{stage.name}"
+    logs = folder / "logs" / f"{position}-{stage.name}"
+    loop = StageLoop(plan, chunk, seed, progress)
+    saver = ModelCheckpoint(
+        where, filename="chunk-{epoch:04d}", monitor="images_seen", mode="max", save_top_k=2,
+        every_n_epochs=1, save_on_train_epoch_end=True, auto_insert_metric_name=False,
+    )
+    trainer = pl.Trainer(
+        max_epochs=math.ceil(plan.steps / chunk), callbacks=[loop, saver], plugins=[AtomicCheckpointIO()],
+        logger=[CSVLogger(logs, name="csv"), TensorBoardLogger(logs, name="tensorboard")],
+        log_every_n_steps=loop.log_every, reload_dataloaders_every_n_epochs=1, default_root_dir=folder, **QUIET,
+    )
+    progress.start(plan)
+    data = StepDataModule(
+        precompute(stage, columns, plan, order_seed), batch_size=plan.batch_size, steps=plan.steps, chunk=chunk,
+        seed=order_seed,
+    )
+    trainer.fit(stage, datamodule=data, ckpt_path=newest_intact(where, progress.warn), weights_only=True)
+    if trainer.interrupted:  # Lightning turns Ctrl-C into a quiet end
+        raise KeyboardInterrupt
+    stage.finish()
+    progress.finish()
+    return StageResult(plan, loop.seconds)
+
+
+def train(
+    build: Callable[[], GenerativeModel], images: Tensor, labels: Tensor, folder: Path, *, budget: float, seed: int,
+    progress: Progress,
+) -> tuple[GenerativeModel, list[StageResult]]:
+    """Train all stages of a model within ``budget`` FLOPs, going on where a former run stopped.
+
+    Args:
+        build: Makes the untrained model.
+        images: uint8 (N, C, H, W) with ``labels`` int64 (N,).
+        folder: The cell's folder, for checkpoints and logs.
+        budget: Training FLOPs over all stages.
+        seed: The cell's seed.
+        progress: Where progress is shown.
+
+    Raises:
+        TrainingError: if a loss is not finite or the data is too small.
+    """
+    quiet_lightning()
+    columns = {"image": images, "label": labels}
+    plans = [plan_stage(stage, columns, budget) for stage in build().stages()]
+    torch.manual_seed(axis_seed(seed, "initialisation"))
+    model = build()
+    results = [
+        train_stage(stage, columns, plan, folder, position=i, seed=seed, progress=progress)
+        for i, (stage, plan) in enumerate(zip(model.stages(), plans, strict=True))
+    ]
+    return model.eval(), results
+
+
+def quiet_lightning() -> None:
+    """Silence notices that tell a user of this program nothing."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    warnings.filterwarnings("ignore", module="lightning_fabric")
+    warnings.filterwarnings("ignore", message=".*(lr_scheduler|treespec|isinstance).*")

@@ -1,0 +1,179 @@
+"""The contract of every paradigm: how it samples, what likelihood it claims, how it is trained.
+
+Outside a model, images are uint8 (N, C, H, W); inside, float32 in [-1, 1]. Quantisation happens
+here and nowhere else. Training is an ordered list of stages; one runner
+(``experiments.training``) trains any list, so no model has a loop of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from models.nets.ema import EMA
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Generated images, uint8 (n, C, H, W), with what they cost.
+
+    ``nfe`` counts network evaluations per image; ``trajectory`` is uint8 (steps, n, C, H, W).
+    """
+
+    images: Tensor
+    nfe: int
+    trajectory: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class LikelihoodBound:
+    """Per-image lower bound on log p(x) in nats, float64 (N,), with the parts that add up to it."""
+
+    log_likelihood: Tensor
+    kind: str
+    parts: dict[str, Tensor] = field(default_factory=dict)
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 [0, 255] -> float32 [-1, 1], same shape, exact at both ends."""
+    return images.to(torch.float32) / 127.5 - 1.0
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """float [-1, 1] -> uint8 [0, 255]; the exact inverse of ``to_float`` on its 256 values."""
+    return (x * 127.5 + 128).clip(0, 255).to(torch.uint8)
+
+
+def image_generators(n: int, generator: torch.Generator) -> list[torch.Generator]:
+    """One generator per image, drawn in order from ``generator``.
+
+    Drawing 8 at once or 4 and then 4 gives the same generators, so that a generated image
+    depends on the seed and on its index only, not on the batch it happened to be in.
+    """
+    seeds = torch.randint(2**63 - 1, (n,), generator=generator, dtype=torch.int64).tolist()
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def normal_noise(shape: tuple[int, ...], generators: list[torch.Generator]) -> Tensor:
+    """Standard normal noise, float32 (len(generators), *shape), row i from generator i."""
+    return torch.stack([torch.randn(shape, generator=g) for g in generators])
+
+
+def uniform_noise(shape: tuple[int, ...], generators: list[torch.Generator]) -> Tensor:
+    """Uniform noise in [0, 1), float64 (len(generators), *shape), row i from generator i."""
+    return torch.stack([torch.rand(shape, generator=g, dtype=torch.float64) for g in generators])
+
+
+def warmup_cosine(progress: float, warmup: float = 0.02) -> float:
+    """Learning-rate factor in [0, 1] at a fraction of the budget: linear up, then half a cosine down."""
+    if progress < warmup:
+        return progress / warmup
+    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+
+
+class Stage(pl.LightningModule, ABC):
+    """One trainable part of a model with its share of the training budget.
+
+    A stage trains ``network``; its moving average replaces the weights when the stage ends.
+    Frozen parts stay outside: ``precompute`` is how a stage asks them, once per training image.
+    """
+
+    name: str = "train"
+    share: float = 1.0
+
+    def __init__(self, network: nn.Module, *, batch_size: int, lr: float, ema_half_life: float) -> None:
+        super().__init__()
+        self.network = network
+        self.ema = EMA(network, half_life=ema_half_life, batch_size=batch_size)
+        self.batch_size = batch_size
+        self.lr = lr
+        self.progress = 0.0
+
+    def precompute(self, images: Tensor) -> dict[str, Tensor]:
+        """What frozen parts make of uint8 images (N, C, H, W); joins the batch of every step."""
+        return {}
+
+    def set_progress(self, progress: float) -> None:
+        """Move every schedule to a fraction of the stage's budget in [0, 1)."""
+        self.progress = progress
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * warmup_cosine(progress)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with one fused step; ``set_progress`` owns the learning rate."""
+        groups = [{"params": list(self.network.parameters()), "initial_lr": self.lr}]
+        return torch.optim.AdamW(groups, lr=self.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+
+    def finish(self) -> None:
+        """Put the averaged weights in place."""
+        self.ema.copy_to(self.network)
+
+
+class GenerativeModel(pl.LightningModule, ABC):
+    """Every paradigm, seen from outside."""
+
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    sampler: str = "direct"
+    has_trajectory: bool = False  # whether ``sample`` takes ``trajectory=True``
+    likelihood_missing: str = ""  # the reason, where ``log_likelihood_bound`` returns None
+
+    @abstractmethod
+    def stages(self) -> list[Stage]:
+        """The training stages in order; their shares of the budget add up to 1."""
+
+    @abstractmethod
+    def sample(
+        self, n: int, *, condition: Tensor | None = None, generator: torch.Generator, **sampler_options: Any
+    ) -> Samples:
+        """Generate ``n`` images.
+
+        Args:
+            n: Number of images, at least 1.
+            condition: Class labels, int64 (n,), or None for samples without a class.
+            generator: CPU generator; each image depends on it and on its own index only.
+            **sampler_options: What the paradigm's sampler takes.
+
+        Raises:
+            ValueError: if the labels have a wrong shape or range.
+        """
+
+    @abstractmethod
+    def log_likelihood_bound(self, images: Tensor, *, generator: torch.Generator) -> LikelihoodBound | None:
+        """Lower bound on log p(x), without labels, of uint8 images (N, C, H, W); None if there is none."""
+
+    def sampling_modules(self) -> list[nn.Module]:
+        """The networks that sampling needs (their parameters are counted apart)."""
+        return [self]
+
+    def labels_or_null(self, n: int, condition: Tensor | None) -> Tensor:
+        """Check labels (n,) and put the null class ``num_classes`` where none are given."""
+        if n < 1:
+            raise ValueError(f"the number of samples must be at least 1, not {n}")
+        if condition is None:
+            return torch.full((n,), self.num_classes, device=self.device)
+        if condition.shape != (n,) or condition.dtype != torch.int64:
+            shape = tuple(condition.shape)
+            raise ValueError(f"labels must be int64 ({n},), not {condition.dtype} {shape}")
+        if int(condition.min()) < 0 or int(condition.max()) >= self.num_classes:
+            raise ValueError(f"labels must lie in 0..{self.num_classes - 1}, not {condition.tolist()}")
+        return condition.to(self.device)
+
+    def check_images(self, images: Tensor) -> None:
+        """Raise ``ValueError`` unless images are uint8 and of the shape the model was built for."""
+        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != self.image_shape:
+            expected = "x".join(map(str, self.image_shape))
+            raise ValueError(f"images must be uint8 (N, {expected}), not {images.dtype} {tuple(images.shape)}")
+
+
+def drop_labels(labels: Tensor, null: int, probability: float) -> Tensor:
+    """Replace labels (B,) by the null class with a probability, so that p(x) is learned beside p(x|c)."""
+    dropped = torch.rand(labels.shape, device=labels.device) < probability
+    return torch.where(dropped, torch.full_like(labels, null), labels)

@@ -1,0 +1,5 @@
+"""Diffusion models."""
+
+from models.diffusion.model import Diffusion as Model
+
+__all__ = ["Model"]

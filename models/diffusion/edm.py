@@ -1,0 +1,86 @@
+"""EDM: preconditioned denoiser and training loss.
+
+Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models"
+(arXiv:2206.00364). x_sigma = x_0 + sigma * eps; the denoiser D(x_sigma, sigma) estimates x_0.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from models.nets.embeddings import sinusoidal_embedding
+from models.nets.unet import UNet
+
+P_MEAN, P_STD = -1.2, 1.2  # Table 1: ln(sigma) ~ N(P_mean, P_std^2) during training
+
+
+def per_image(values: Tensor) -> Tensor:
+    """(B,) -> (B, 1, 1, 1), to multiply images with."""
+    return values[:, None, None, None]
+
+
+def c_skip(sigma: Tensor, sigma_data: float) -> Tensor:
+    """Weight of the noisy image in D; Table 1."""
+    return sigma_data**2 / (sigma**2 + sigma_data**2)
+
+
+def c_out(sigma: Tensor, sigma_data: float) -> Tensor:
+    """Weight of the network's output in D; Table 1."""
+    return sigma * sigma_data / (sigma**2 + sigma_data**2).sqrt()
+
+
+def c_in(sigma: Tensor, sigma_data: float) -> Tensor:
+    """Scale of the network's input, which gives it unit variance; Table 1."""
+    return 1 / (sigma**2 + sigma_data**2).sqrt()
+
+
+def loss_weight(sigma: Tensor, sigma_data: float) -> Tensor:
+    """lambda(sigma), which makes the loss at initialisation 1 at every sigma; Table 1."""
+    return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
+
+
+class Denoiser(nn.Module):
+    """D(x; sigma, label) = c_skip x + c_out F(c_in x; c_noise, label), Eq. 7."""
+
+    def __init__(
+        self, image_shape: tuple[int, int, int], num_classes: int, *, width: int, blocks: int, patch_size: int,
+        sigma_data: float,
+    ) -> None:
+        super().__init__()
+        dim = 4 * width
+        self.sigma_data = sigma_data
+        self.embed_dim = width
+        self.noise_mlp = nn.Sequential(nn.Linear(width, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.label = nn.Embedding(num_classes + 1, dim)  # the last row is "no label"
+        channels = image_shape[0]
+        self.net = UNet(channels, channels, width=width, blocks=blocks, vector_dim=dim, patch_size=patch_size)
+
+    def forward(self, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
+        """x (B, C, H, W), sigma (B,), labels int64 (B,) -> estimate of x_0 (B, C, H, W)."""
+        c_noise = 250 * sigma.log()  # ln(sigma) / 4 in thousands, the scale sinusoids are made for
+        vector = self.noise_mlp(sinusoidal_embedding(c_noise, self.embed_dim)) + self.label(labels)
+        out = self.net(per_image(c_in(sigma, self.sigma_data)) * x, nn.functional.silu(vector))
+        skip = per_image(c_skip(sigma, self.sigma_data)) * x
+        return skip + per_image(c_out(sigma, self.sigma_data)) * out
+
+
+def edm_loss(denoiser: Denoiser, x_0: Tensor, labels: Tensor, log_sigma: Tensor, eps: Tensor) -> Tensor:
+    """Mean over the batch of lambda(sigma) * mean_pixels |D(x_0 + sigma eps) - x_0|^2; Eq. 8.
+
+    Args:
+        denoiser: D(x, sigma, labels).
+        x_0: Clean images in [-1, 1], (B, C, H, W).
+        labels: int64 (B,).
+        log_sigma: ln(sigma), (B,).
+        eps: Standard normal noise, (B, C, H, W).
+    """
+    sigma = log_sigma.exp()
+    error = denoiser(x_0 + per_image(sigma) * eps, sigma, labels) - x_0
+    return (per_image(loss_weight(sigma, denoiser.sigma_data)) * error.square()).mean()
+
+
+def stratified_normal(n: int, device: torch.device) -> Tensor:
+    """n draws from N(P_MEAN, P_STD^2), one from each n-quantile, in random order: less noisy losses."""
+    u = (torch.randperm(n, device=device) + torch.rand(n, device=device)) / n
+    return P_MEAN + P_STD * torch.special.ndtri(u.clamp(1e-4, 1 - 1e-4))

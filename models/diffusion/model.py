@@ -1,0 +1,129 @@
+"""Diffusion: a denoiser trained on every noise level, sampled by walking from static to picture.
+
+Karras et al. 2022 (arXiv:2206.00364). Labels are dropped for a tenth of the images, so that one
+network knows p(x | label) for sampling and p(x) for the likelihood bound.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.base import (
+    GenerativeModel,
+    LikelihoodBound,
+    Samples,
+    Stage,
+    drop_labels,
+    image_generators,
+    normal_noise,
+    to_float,
+    to_uint8,
+)
+from models.diffusion.bound import variational_bound
+from models.diffusion.edm import Denoiser, edm_loss, stratified_normal
+from models.diffusion.samplers import heun, karras_sigmas
+
+BOUND_LEVELS = 32
+
+
+class DenoiserStage(Stage):
+    """Denoising score matching with the EDM loss."""
+
+    name = "denoiser"
+
+    def __init__(self, network: Denoiser, *, num_classes: int, label_dropout: float, **training: Any) -> None:
+        super().__init__(network, **training)
+        self.num_classes = num_classes
+        self.label_dropout = label_dropout
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        x_0 = to_float(batch["image"])
+        labels = drop_labels(batch["label"], self.num_classes, self.label_dropout)
+        log_sigma = stratified_normal(len(x_0), x_0.device)
+        loss = edm_loss(self.network, x_0, labels, log_sigma, torch.randn_like(x_0))
+        self.log("loss", loss)
+        return loss
+
+
+class Diffusion(GenerativeModel):
+    """EDM with Heun sampling."""
+
+    has_trajectory = True
+
+    def __init__(
+        self,
+        *,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        width: int,
+        blocks: int,
+        patch_size: int,
+        sigma_data: float,
+        batch_size: int,
+        lr: float,
+        ema_half_life: float,
+        label_dropout: float,
+        num_steps: int,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.image_shape = tuple(image_shape)
+        self.num_classes = num_classes
+        self.sampler = f"heun, {num_steps} steps"
+        self.denoiser = Denoiser(
+            image_shape, num_classes, width=width, blocks=blocks, patch_size=patch_size, sigma_data=sigma_data
+        ).to(memory_format=torch.channels_last)
+
+    def stages(self) -> list[Stage]:
+        h = self.hparams
+        return [
+            DenoiserStage(
+                self.denoiser, num_classes=self.num_classes, label_dropout=h.label_dropout,
+                batch_size=h.batch_size, lr=h.lr, ema_half_life=h.ema_half_life,
+            )
+        ]
+
+    def sampling_modules(self) -> list[nn.Module]:
+        return [self.denoiser]
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        n: int,
+        *,
+        condition: Tensor | None = None,
+        generator: torch.Generator,
+        num_steps: int | None = None,
+        trajectory: bool = False,
+    ) -> Samples:
+        """Contract of ``GenerativeModel.sample``.
+
+        Args:
+            num_steps: Heun steps (default: the trained preset's); NFE is 2 * num_steps - 1.
+            trajectory: Also return the state after every step, the pure noise first.
+        """
+        labels = self.labels_or_null(n, condition)
+        sigmas = karras_sigmas(self.hparams.num_steps if num_steps is None else num_steps)
+        x = normal_noise(self.image_shape, image_generators(n, generator)).to(self.device) * float(sigmas[0])
+        final, nfe, states = heun(lambda y, sigma: self.denoiser(y, sigma, labels), x, sigmas)
+        path = None
+        if trajectory:  # every state is shown at unit scale: x / sqrt(1 + sigma^2)
+            scales = (1 + sigmas.square()).rsqrt().tolist()
+            path = torch.stack([to_uint8(s * scale) for s, scale in zip([x, *states], scales, strict=True)])
+        return Samples(to_uint8(final), nfe, path)
+
+    @torch.inference_mode()
+    def log_likelihood_bound(self, images: Tensor, *, generator: torch.Generator) -> LikelihoodBound:
+        """Continuous-time variational bound without labels (``bound.py``)."""
+        self.check_images(images)
+        null = self.labels_or_null(len(images), None)
+        return variational_bound(
+            lambda x, sigma: self.denoiser(x, sigma, null),
+            images.to(self.device),
+            image_generators(len(images), generator),
+            num_levels=BOUND_LEVELS,
+            prior_variance=self.hparams.sigma_data**2,
+        )

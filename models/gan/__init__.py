@@ -1,0 +1,5 @@
+"""Generative adversarial networks."""
+
+from models.gan.model import GAN as Model
+
+__all__ = ["Model"]

@@ -1,0 +1,58 @@
+"""Finite scalar quantisation: round each of a few bounded dimensions; no codebook to learn.
+
+Mentzer et al. 2023, "Finite Scalar Quantization: VQ-VAE Made Simple" (arXiv:2309.15505), Sec. 3.1
+and Appendix A.1. The gradient passes straight through the rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """Codes ``z_q`` in [-1, 1] (B, d, H, W) and their ``indices``, int64 (B, H, W)."""
+
+    z_q: Tensor
+    indices: Tensor
+
+
+class FSQ(nn.Module):
+    """Quantiser with ``prod(levels)`` implicit codes of dimension ``len(levels)``."""
+
+    levels: Tensor
+    basis: Tensor
+
+    def __init__(self, levels: tuple[int, ...]) -> None:
+        super().__init__()
+        if not levels or min(levels) < 2:
+            raise ValueError(f"levels must be integers of at least 2, not {levels}")
+        self.codebook_size = math.prod(levels)
+        self.codebook_dim = len(levels)
+        self.register_buffer("levels", torch.tensor(levels), persistent=False)
+        basis = torch.cumprod(torch.tensor([1, *levels[:-1]]), dim=0)
+        self.register_buffer("basis", basis, persistent=False)
+
+    def bound(self, z_e: Tensor) -> Tensor:
+        """Squash so that rounding gives exactly ``levels`` integers per dimension; last axis d."""
+        half = (self.levels - 1) * (1 + 1e-3) / 2
+        offset = torch.where(self.levels % 2 == 0, 0.5, 0.0)
+        return torch.tanh(z_e + (offset / half).atanh()) * half - offset
+
+    def quantize(self, z_e: Tensor) -> Quantized:
+        """z_e (B, d, H, W), unbounded -> codes and indices."""
+        bounded = self.bound(z_e.movedim(1, -1))
+        rounded = bounded + (bounded.round() - bounded).detach()  # straight-through
+        digits = rounded.detach().round().long() + self.levels // 2
+        z_q = (rounded / (self.levels // 2)).movedim(-1, 1)
+        return Quantized(z_q, (digits * self.basis).sum(-1))
+
+    def codes(self, indices: Tensor) -> Tensor:
+        """Indices int64 (B, H, W) -> z_q (B, d, H, W), the inverse of ``quantize``."""
+        digits = indices[..., None] // self.basis % self.levels
+        half = self.levels // 2
+        return ((digits - half) / half).movedim(-1, 1)

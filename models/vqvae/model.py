@@ -1,0 +1,114 @@
+"""VQ-VAE: compress images to a grid of discrete codes, then learn to write such grids.
+
+van den Oord et al. 2017 (arXiv:1711.00937) with finite scalar quantisation (arXiv:2309.15505) and
+a normalised decoder: -log p(z) - log p(x | z) with z = encode(x) is the length of a two-part code,
+an upper bound on -log p(x).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from models.base import (
+    GenerativeModel,
+    LikelihoodBound,
+    Samples,
+    Stage,
+    image_generators,
+    to_float,
+    to_uint8,
+    uniform_noise,
+)
+from models.vqvae.autoencoder import Autoencoder, AutoencoderStage
+from models.vqvae.likelihood import log_prob, mean_image
+from models.vqvae.prior import CodePrior, PriorStage
+
+
+class VQVAE(GenerativeModel):
+    """Two stages: the autoencoder, then the prior over its codes."""
+
+    def __init__(
+        self,
+        *,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        levels: tuple[int, ...],
+        downsample: int,
+        width: int,
+        autoencoder_share: float,
+        prior_dim: int,
+        prior_depth: int,
+        batch_size: int,
+        lr: float,
+        ema_half_life: float,
+        label_dropout: float,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.image_shape = tuple(image_shape)
+        self.num_classes = num_classes
+        self.sampler = "autoregressive with key-value cache, then the decoder's mean"
+        channels, height, breadth = image_shape
+        if height % downsample or breadth % downsample:
+            raise ValueError(f"downsample {downsample} does not divide the image size {height}x{breadth}")
+        self.grid = (height // downsample, breadth // downsample)
+        self.autoencoder = Autoencoder(channels, width=width, downsample=downsample, levels=tuple(levels)).to(
+            memory_format=torch.channels_last
+        )
+        self.prior = CodePrior(
+            codebook_size=self.autoencoder.quantizer.codebook_size, num_codes=self.grid[0] * self.grid[1],
+            num_classes=num_classes, dim=prior_dim, depth=prior_depth,
+        )
+
+    def stages(self) -> list[Stage]:
+        h = self.hparams
+        training = {"batch_size": h.batch_size, "lr": h.lr, "ema_half_life": h.ema_half_life}
+        return [
+            AutoencoderStage(self.autoencoder, share=h.autoencoder_share, **training),
+            PriorStage(
+                self.prior, encode=self.encode, share=1 - h.autoencoder_share,
+                num_classes=self.num_classes, label_dropout=h.label_dropout, **training,
+            ),
+        ]
+
+    def sampling_modules(self) -> list[nn.Module]:
+        return [self.prior, self.autoencoder.decoder]
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """uint8 images (N, C, H, W) -> indices int64 (N, T) in raster order."""
+        z_e = self.autoencoder.encode(to_float(images))
+        return self.autoencoder.quantizer.quantize(z_e).indices.flatten(1)
+
+    def pixel_parameters(self, indices: Tensor) -> Tensor:
+        """Indices (N, T) -> parameters of p(x | z), (N, 3 K C, H, W)."""
+        grid = indices.reshape(len(indices), *self.grid)
+        return self.autoencoder.decode(self.autoencoder.quantizer.codes(grid))
+
+    @torch.inference_mode()
+    def sample(
+        self, n: int, *, condition: Tensor | None = None, generator: torch.Generator, cached: bool = True
+    ) -> Samples:
+        """Contract of ``GenerativeModel.sample``.
+
+        Args:
+            cached: Use the key-value cache; False recomputes every position (for comparison).
+        """
+        labels = self.labels_or_null(n, condition)
+        uniform = uniform_noise((self.prior.num_codes,), image_generators(n, generator)).to(self.device)
+        indices = self.prior.sample(labels, uniform, cached=cached)
+        images = to_uint8(mean_image(self.pixel_parameters(indices), self.image_shape[0]))
+        return Samples(images, nfe=self.prior.num_codes + 1)
+
+    @torch.inference_mode()
+    def log_likelihood_bound(self, images: Tensor, *, generator: torch.Generator) -> LikelihoodBound:
+        """Two-part code without labels: log p(z) + log p(x | z) at z = encode(x). Deterministic."""
+        self.check_images(images)
+        images = images.to(self.device)
+        indices = self.encode(images)
+        parts = {
+            "code": self.prior.log_prob(indices, self.labels_or_null(len(images), None)).double(),
+            "pixels": log_prob(images, self.pixel_parameters(indices)).double().flatten(1).sum(1),
+        }
+        return LikelihoodBound(parts["code"] + parts["pixels"], "two-part code", parts)

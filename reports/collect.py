@@ -1,0 +1,225 @@
+"""Find everything a folder of runs holds: records, controls, failures, and what is damaged.
+
+Only the small JSON files are read here. Images and training logs are loaded one by one
+when a figure asks for them, so that a thousand records stay quick. A damaged file is
+never fatal: it becomes one sentence in the report.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from evaluation.record import (
+    FAILURE_FILE,
+    RECORD_FILE,
+    Failure,
+    Record,
+    RecordError,
+    load_failure,
+    load_record,
+)
+
+CONTROL_TITLES = {
+    "real_train": "real train images (floor)",
+    "gaussian": "Gaussian fitted to training pixels (full covariance)",
+    "copycat": "copycat: returns training images",
+}
+
+
+class FileError(ValueError):
+    """A samples file, log or picture that cannot be read; one sentence naming the file."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A record and where the files that belong to it are."""
+
+    record: Record
+    path: Path
+    control: bool
+
+    @property
+    def name(self) -> str:
+        """The model's name, or the short name of the control."""
+        return self.path.stem if self.control else self.record.model
+
+    @property
+    def budget(self) -> float:
+        """The training compute that was asked for, in FLOPs; 0 for controls."""
+        if self.control:
+            return 0.0
+        return float(self.record.config.get("budget", self.record.budget.train_flops))
+
+    @property
+    def samples_path(self) -> Path:
+        """Generated images of this run."""
+        return self.path.with_suffix(".npz") if self.control else self.path.with_name("samples.npz")
+
+    @property
+    def log_path(self) -> Path:
+        """Training log of this run."""
+        return self.path.with_name("metrics.csv")
+
+    @property
+    def trajectory_path(self) -> Path:
+        """Picture of samples coming out of static, where the model makes one."""
+        return self.path.with_name("trajectory.png")
+
+
+@dataclass(frozen=True)
+class FailedCell:
+    """A failure with the budget of its cell, where that can be found out."""
+
+    failure: Failure
+    budget: float | None
+
+
+@dataclass(frozen=True)
+class Collection:
+    """All that was found. ``unreadable`` holds one sentence per damaged file."""
+
+    runs: tuple[Run, ...]
+    failed: tuple[FailedCell, ...]
+    unreadable: tuple[str, ...]
+
+
+def collect(out: Path) -> Collection:
+    """Read every record, control and failure below ``out``; nothing that is damaged raises."""
+    runs: list[Run] = []
+    failed: list[FailedCell] = []
+    unreadable: list[str] = []
+    for path, control in _record_paths(out):
+        try:
+            runs.append(Run(load_record(path), path, control))
+        except RecordError as error:
+            unreadable.append(relative(str(error), out))
+    for path in sorted(out.glob(f"*/*/*/seed=*/{FAILURE_FILE}")):
+        if path.with_name(RECORD_FILE).exists():
+            continue  # the cell was run again and finished
+        try:
+            failed.append(_failed_cell(path, runs))
+        except RecordError as error:
+            unreadable.append(relative(str(error), out))
+    return Collection(tuple(runs), tuple(failed), tuple(unreadable))
+
+
+def relative(sentence: str, out: Path) -> str:
+    """The sentence with paths below ``out`` shortened, as a report travels to other machines."""
+    return sentence.replace(f"{out}/", "")
+
+
+def _record_paths(out: Path) -> Iterator[tuple[Path, bool]]:
+    for path in sorted(out.glob(f"*/*/*/seed=*/{RECORD_FILE}")):
+        yield path, False
+    for path in sorted(out.glob("controls/*/*/*.json")):
+        yield path, True
+
+
+def _failed_cell(path: Path, runs: list[Run]) -> FailedCell:
+    failure = load_failure(path)
+    siblings = (r.budget for r in runs if not r.control and r.record.config_hash == failure.config_hash)
+    budget = next(siblings, None)
+    if budget is None:
+        budget = _budget_in(path.with_name("config.json"))
+    return FailedCell(failure, budget)
+
+
+def _budget_in(path: Path) -> float | None:
+    try:
+        return float(json.loads(path.read_bytes())["budget"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # the failure is still shown, only not under a budget
+
+
+def load_samples(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
+    """Images uint8 (N, C, H, W) and, if every image has one, class labels int64 (N,).
+
+    Raises:
+        FileError: the file is missing, damaged, or of another shape or type.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            images = file["images"]
+            labels = file["labels"] if "labels" in file.files else None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise FileError(f"{path} cannot be read as samples: {_reason(error)}") from None
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
+        raise FileError(f"{path} must hold uint8 images (N, 1 or 3, H, W), not {images.dtype} {images.shape}")
+    if labels is not None and (labels.shape != images.shape[:1] or (labels < 0).any()):
+        labels = None
+    return images, labels
+
+
+def load_log(path: Path) -> pd.DataFrame:
+    """A training log; raises ``FileError`` where it cannot be parsed or has no usable column."""
+    try:
+        log = pd.read_csv(path)
+    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+        raise FileError(f"{path} cannot be read as a training log: {_reason(error)}") from None
+    if "images_seen" not in log or not any(str(c).endswith("loss") for c in log):
+        found = ", ".join(map(str, log))
+        raise FileError(f"{path} needs a column images_seen and one that ends in loss; it has {found}")
+    return log
+
+
+def load_picture(path: Path) -> NDArray[np.uint8]:
+    """An RGB picture uint8 (H, W, 3); raises ``FileError`` where it cannot be decoded."""
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow reports broken PNGs as SyntaxError
+        raise FileError(f"{path} cannot be read as a picture: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "it does not exist"
+    return (str(error).splitlines() or [type(error).__name__])[0].strip("'\"")
+
+
+def results_frame(runs: tuple[Run, ...]) -> pd.DataFrame:
+    """One row per record with flat columns: what ``results.csv`` and ``results.parquet`` hold."""
+    return pd.DataFrame([_flat(run) for run in runs])
+
+
+def _flat(run: Run) -> dict[str, Any]:
+    record = run.record
+    row: dict[str, Any] = {
+        "model": run.name,
+        "dataset": record.dataset,
+        "control": run.control,
+        "seed": record.seed,
+        "config_hash": record.config_hash,
+        "budget": run.budget,
+        "train_flops": record.budget.train_flops,
+        "images_seen": record.budget.images_seen,
+        "steps": record.budget.steps,
+        "parameters_total": record.parameters.total,
+        "parameters_sampling": record.parameters.sampling,
+    }
+    for name, metric in sorted(record.metrics.items()):
+        fields = asdict(metric)
+        row[name] = fields.pop("value")
+        row.update({f"{name}_{key}": value for key, value in fields.items()})
+    likelihood, speed = asdict(record.likelihood), asdict(record.speed)
+    row["bits_per_dim"] = likelihood.pop("bits_per_dim")
+    row.update({f"bits_per_dim_{k}": v for k, v in likelihood.items() if k != "parts"})
+    row.update({f"bits_per_dim_part_{k}": v for k, v in record.likelihood.parts.items()})
+    row["speed_reason_missing"] = speed.pop("reason_missing")
+    row.update(speed)
+    provenance = asdict(record.provenance)
+    versions = provenance.pop("versions")
+    row["process_peak_memory_mib"] = provenance.pop("peak_memory_mib")
+    row.update(provenance)
+    row.update({f"version_{name}": version for name, version in sorted(versions.items())})
+    return row

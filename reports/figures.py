@@ -1,0 +1,155 @@
+"""Which figures a dataset gets, from which runs, and the caption that explains each.
+
+Every figure shows one comparison only (the first table of the dataset), except quality
+against compute, which joins all budgets that were measured under the same conditions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from reports import pictures, plots
+from reports.collect import FileError, Run, load_log, load_picture, load_samples
+from reports.columns import budget_text, primary_metric
+from reports.tables import Table
+
+MAX_LOGS_PER_MODEL = 5
+PANEL_TITLES = {"real_train": "real images", "gaussian": "fitted Gaussian"}
+
+CAPTIONS = {
+    "samples": (
+        "Nobody picked these: they are the first images of each class that every model drew, enlarged "
+        "without smoothing. A row shows one class wherever images have classes; the seed stands above. Compare with "
+        "the real images: are the shapes right, are they sharp, do the images in a row differ?"
+    ),
+    "quality_vs_time": (
+        "Each dot is one training run (one seed). Lower is closer to the real images, further left is "
+        "faster, so the best corner is the lower left. A dashed line is the floor: the distance between real images "
+        "and other real images, which nothing honest can beat by more than luck. A dotted line is a Gaussian "
+        "fitted to the pixels: whoever is above it has learned less than averages and correlations."
+    ),
+    "quality_vs_compute": (
+        "The same distance against what training cost, counted in floating-point operations over all stages, "
+        "not in steps or hours, so that models of different build are compared at equal expense. Each dot is "
+        "one training run; where several budgets were run, a line joins the means and shows what more "
+        "compute buys."
+    ),
+    "training_curves": (
+        "One panel per model and stage, because the losses mean different things and must not be compared "
+        "across panels: a diffusion loss is a denoising error, a VQ-VAE has one of reconstruction and one of "
+        "prediction, and the two losses of a GAN are opponents, so that neither needs to fall."
+    ),
+    "trajectory": (
+        "Sampling seen from inside: each row is one image, from pure static on the left to the finished "
+        "sample on the right."
+    ),
+}
+
+Loaded = TypeVar("Loaded")
+
+
+@dataclass(frozen=True)
+class ReportFigure:
+    """A figure with its file name (without ending), its title and its caption."""
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+
+
+def dataset_figures(
+    tables: list[Table], look: dict[str, plots.Look], unreadable: list[str]
+) -> Iterator[ReportFigure]:
+    """All figures of a dataset; ``tables`` are its comparisons, the main one first.
+
+    Files that cannot be read are added to ``unreadable`` as sentences.
+    """
+    main = tables[0]
+    dataset, where = main.group.dataset, budget_text(main.group.budget)
+    metric = primary_metric(main.summary["key"], dataset)
+    read = _Reader(unreadable)
+    alike = [t for t in tables if replace(t.group, budget=0) == replace(main.group, budget=0)]
+    everything = {run.path: run for table in alike for run in table.runs}.values()
+    sheets = pictures.sample_sheets(list(_panels(main.runs, look, read)))
+    drawn: list[tuple[str, str, Figure | None]] = [("samples", f"Samples after {where}", sheets)]
+    if metric:
+        speed = plots.quality_vs_time(plots.points(main.runs, metric), metric, look)
+        compute = plots.quality_vs_compute(plots.points(everything, metric), metric, look)
+        drawn.append(("quality_vs_time", f"Quality against sampling time, {where}", speed))
+        drawn.append(("quality_vs_compute", "Quality against training compute", compute))
+    curves = plots.training_curves(list(_logs(main.runs, read)), look)
+    drawn.append(("training_curves", f"Training curves, {where}", curves))
+    for kind, title, figure in drawn:
+        if figure is not None:
+            yield ReportFigure(f"{dataset}_{kind}", title, CAPTIONS[kind], figure)
+    yield from _trajectories(main.runs, dataset, read)
+
+
+class _Reader:
+    """Loads a file, or notes the sentence why it cannot be read and returns None."""
+
+    def __init__(self, unreadable: list[str]) -> None:
+        self.unreadable = unreadable
+
+    def __call__(self, load: Callable[[Path], Loaded], path: Path) -> Loaded | None:
+        try:
+            return load(path)
+        except FileError as error:
+            self.unreadable.append(str(error))
+            return None
+
+
+def _one_per_row(runs: tuple[Run, ...]) -> list[Run]:
+    """One run per configuration, all of the smallest seed that they share where there is one."""
+    trained = [run for run in runs if not run.control]
+    rows: dict[tuple[str, str], list[Run]] = {}
+    for run in trained:
+        rows.setdefault((run.name, run.record.config_hash), []).append(run)
+    shared = set.intersection(*({r.record.seed for r in part} for part in rows.values())) if rows else set()
+    first = []
+    for key in sorted(rows):
+        candidates = [r for r in rows[key] if not shared or r.record.seed in shared]
+        first.append(min(candidates, key=lambda r: r.record.seed))
+    return first
+
+
+def _panels(runs: tuple[Run, ...], look: dict[str, plots.Look], read: _Reader) -> Iterator[pictures.Panel]:
+    controls = {run.name: run for run in runs if run.control}
+    trained = _one_per_row(runs)
+    chosen = [controls.get("real_train"), *trained, controls.get("gaussian")]
+    for run in chosen:
+        loaded = read(load_samples, run.samples_path) if run else None
+        if run is None or loaded is None:
+            continue
+        colour = plots.MUTED if run.control else look[run.name].colour
+        twins = [other for other in trained if other.name == run.name]
+        which = f" · {run.record.config_hash[:6]}" if len(twins) > 1 else ""
+        subtitle = "to compare with" if run.control else f"seed {run.record.seed}{which}"
+        yield pictures.Panel(PANEL_TITLES.get(run.name, run.name), subtitle, colour, *loaded)
+
+
+def _logs(runs: tuple[Run, ...], read: _Reader) -> Iterator[tuple[Run, pd.DataFrame]]:
+    drawn: dict[str, int] = {}
+    for run in sorted((r for r in runs if not r.control), key=lambda r: (r.name, r.record.seed)):
+        if drawn.get(run.name, 0) < MAX_LOGS_PER_MODEL:
+            log = read(load_log, run.log_path)
+            if log is not None:
+                drawn[run.name] = drawn.get(run.name, 0) + 1
+                yield run, log
+
+
+def _trajectories(runs: tuple[Run, ...], dataset: str, read: _Reader) -> Iterator[ReportFigure]:
+    for run in _one_per_row(runs):
+        image = read(load_picture, run.trajectory_path) if run.trajectory_path.exists() else None
+        if image is not None:
+            title = f"{run.name}: out of static"
+            name = f"{dataset}_trajectory_{run.name}_{run.record.config_hash[:6]}"
+            drawn = pictures.picture(image, f"{run.name}, step by step")
+            yield ReportFigure(name, title, CAPTIONS["trajectory"], drawn)

@@ -1,0 +1,180 @@
+"""Write the report: one self-contained page, tables for papers, data for notebooks, figures.
+
+Everything is computed from the records below the output folder, so that a report can be
+made again at any time, on any machine, without the models that were measured.
+"""
+
+from __future__ import annotations
+
+import base64
+import unicodedata
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import groupby
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+from evaluation.record import write_atomic
+from reports import plots
+from reports.collect import Collection, Run, collect, relative, results_frame
+from reports.columns import budget_text
+from reports.figures import dataset_figures
+from reports.tables import Table, build_tables
+from reports.verdict import verdict
+
+TEMPLATES = Path(__file__).parent / "templates"
+MAX_INLINE_SVG = 400_000  # a larger drawing (a sheet of samples) is smaller as PNG
+
+LATEX_COMMANDS = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_",
+    "%": r"\%",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", "±": r"$\pm$", "×": r"$\times$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "—": "---",
+    "–": "--", "·": r"$\cdot$", "’": "'", "“": "``", "”": "''", "…": r"\dots{}",
+}  # fmt: skip
+
+
+class ReportError(RuntimeError):
+    """There is nothing to report on; the message is one sentence."""
+
+
+@dataclass(frozen=True)
+class PageFigure:
+    """A figure as the page shows it."""
+
+    name: str
+    title: str
+    caption: str
+    data_uri: str
+
+
+@dataclass(frozen=True)
+class DatasetPart:
+    """The comparisons of one dataset, each with its verdict, and the figures."""
+
+    name: str
+    comparisons: list[tuple[Table, list[str]]]
+    figures: list[PageFigure]
+
+
+def write_report(out: Path) -> Path:
+    """Write ``out/report/`` from all records below ``out``; returns the path of ``index.html``.
+
+    Raises:
+        ReportError: there is neither a readable record nor a failed cell below ``out``.
+    """
+    found = collect(out)
+    if not found.runs and not found.failed:
+        broken = f"; damaged: {'; '.join(found.unreadable)}" if found.unreadable else ""
+        expected = "<model>/<dataset>/<hash>/seed=<n>/record.json"
+        raise ReportError(f"no records below {out} (expected {expected}){broken}")
+    folder = out / "report"
+    tables = build_tables(found)
+    unreadable = list(found.unreadable)
+    look = plots.looks(run.name for run in found.runs if not run.control)
+    parts = _dataset_parts(tables, look, folder / "figures", unreadable)
+    unreadable = sorted({relative(sentence, out) for sentence in unreadable})
+    if found.runs:
+        _write_results(found, folder)
+    flat = [comparison for part in parts for comparison in part.comparisons]
+    environment = _environment()
+    for name in ("table.md", "table.tex", "index.html"):
+        text = environment.get_template(f"{name}.j2").render(
+            parts=parts, comparisons=flat, failed=found.failed, unreadable=unreadable,
+            provenance=provenance(found.runs), budget_text=budget_text,
+            colours={name: item.colour for name, item in look.items()},
+        )  # fmt: skip
+        write_atomic(folder / name, text.encode())
+    return folder / "index.html"
+
+
+def _dataset_parts(
+    tables: list[Table], look: dict[str, plots.Look], folder: Path, unreadable: list[str]
+) -> list[DatasetPart]:
+    """Tables, verdicts and figures by dataset; figures are written to ``folder``."""
+    parts, written = [], set()
+    for dataset, members in groupby(tables, key=lambda table: table.group.dataset):
+        group = list(members)
+        figures = []
+        for item in dataset_figures(group, look, unreadable):
+            svg, png = plots.render(item.figure)
+            for ending, data in (("svg", svg), ("png", png)):
+                write_atomic(folder / f"{item.name}.{ending}", data)
+                written.add(f"{item.name}.{ending}")
+            figures.append(PageFigure(item.name, item.title, item.caption, _data_uri(svg, png)))
+        parts.append(DatasetPart(dataset, [(table, verdict(table.summary)) for table in group], figures))
+    for old in (p for p in folder.glob("*.*") if p.suffix in (".svg", ".png") and p.name not in written):
+        old.unlink()  # a figure of an earlier report that these records no longer support
+    return parts
+
+
+def _data_uri(svg: bytes, png: bytes) -> str:
+    kind, data = ("svg+xml", svg) if len(svg) <= MAX_INLINE_SVG else ("png", png)
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _write_results(found: Collection, folder: Path) -> None:
+    frame = results_frame(found.runs)
+    write_atomic(folder / "results.csv", frame.to_csv(index=False).encode())
+    parquet = BytesIO()
+    frame.to_parquet(parquet, index=False)
+    write_atomic(folder / "results.parquet", parquet.getvalue())
+
+
+def provenance(runs: tuple[Run, ...]) -> list[tuple[str, list[str]]]:
+    """Conditions of measurement: every distinct value of each, so that a mixture is visible."""
+    places = [run.record.provenance for run in runs]
+    data = {f"{run.record.dataset}: {run.record.provenance.dataset_sha256}" for run in runs}
+    extractors = {f"{r.record.dataset}: {r.record.provenance.extractor_sha256 or 'none'}" for r in runs}
+    dates = sorted(place.date for place in places)
+    versions: dict[str, set[str]] = {}
+    for place in places:
+        for name, version in place.versions.items():
+            versions.setdefault(name, set()).add(version)
+    changed = " with uncommitted changes"
+    commits = {
+        (place.git_commit or "unknown") + (changed if place.dirty_diff_hash else "") for place in places
+    }
+    rows = {
+        "records": {f"{len(runs)}"},
+        "processor": {place.cpu for place in places},
+        "GPU": {place.gpu or "none" for place in places},
+        "threads": {str(place.threads) for place in places},
+        "precision": {place.precision for place in places},
+        "versions": {f"{name} {' / '.join(sorted(found))}" for name, found in versions.items()},
+        "commit": commits,
+        "measured": {dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"} if dates else set(),
+        "dataset (SHA-256)": data,
+        "feature extractor (SHA-256)": extractors,
+    }
+    return [(name, sorted(values)) for name, values in rows.items() if values]
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        autoescape=select_autoescape(enabled_extensions=("html.j2",), default=False),
+    )  # fmt: skip
+    environment.filters |= {"tex": latex, "md": markdown}
+    return environment
+
+
+def latex(text: str) -> str:
+    """Text that pdflatex sets as it reads here; characters that it lacks become their base letter or "?"."""
+    return "".join(_latex_character(character) for character in str(text).replace("\n", " "))
+
+
+def _latex_character(character: str) -> str:
+    if character in LATEX_COMMANDS:
+        return LATEX_COMMANDS[character]
+    if character.isascii():
+        return character if character.isprintable() else " "
+    return unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode() or "?"
+
+
+def markdown(text: str) -> str:
+    """Text for one cell of a Markdown table."""
+    for character in "\\|*_`<[":
+        text = text.replace(character, "\\" + character)
+    return " ".join(text.split())

@@ -1,0 +1,80 @@
+"""Sampling from a checkpoint file: any model, reproducible image by image."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datamodules.digits import INFO
+from experiments.cli import main
+from experiments.cli_sample import draw
+from experiments.presets import gan
+from models import FORMAT, load, model_class
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """An untrained tiny GAN, saved as cells save theirs."""
+    torch.manual_seed(0)
+    shape = (INFO.channels, INFO.image_size, INFO.image_size)
+    options = asdict(gan.Config(latent_dim=4, width=16, blocks=1))
+    model = model_class("gan")(image_shape=shape, num_classes=INFO.num_classes, **options)
+    parts = {"hyper_parameters": dict(model.hparams), "state_dict": model.state_dict()}
+    torch.save({"format": FORMAT, "model": "gan", **parts}, tmp_path / "model.ckpt")
+    return tmp_path / "model.ckpt"
+
+
+def sample(checkpoint: Path, out: Path, *options: str) -> dict[str, np.ndarray]:
+    """What ``run.py sample`` writes as .npz."""
+    assert main(["sample", str(checkpoint), "--out", str(out), *options]) == 0
+    with np.load(out) as content:
+        return dict(content)
+
+
+def test_images_do_not_depend_on_the_batch(checkpoint: Path) -> None:
+    model, labels = load(checkpoint), torch.arange(10)
+    one, several = (draw(model, labels, seed=3, batch_size=size).astype(int) for size in (10, 4))
+    assert np.abs(one - several).max() <= 1  # another batch size may move a rounding
+
+
+def test_images_depend_on_seed_and_index_only(checkpoint: Path, tmp_path: Path) -> None:
+    many = sample(checkpoint, tmp_path / "many.npz", "--n", "13")
+    few = sample(checkpoint, tmp_path / "few.npz", "--n", "6")
+    other = sample(checkpoint, tmp_path / "other.npz", "--n", "6", "--seed", "1")
+    assert many["images"].shape == (13, 1, 8, 8) and many["images"].dtype == np.uint8
+    assert many["labels"].tolist() == [*range(10), 0, 1, 2]
+    assert np.abs(many["images"][:6].astype(int) - few["images"]).max() <= 1  # batching may move a rounding
+    assert np.abs(other["images"].astype(int) - few["images"]).max() > 1
+
+
+def test_one_class_on_request(checkpoint: Path, tmp_path: Path) -> None:
+    assert sample(checkpoint, tmp_path / "a.npz", "--n", "3", "--label", "7")["labels"].tolist() == [7, 7, 7]
+
+
+def test_a_grid_to_look_at(checkpoint: Path, tmp_path: Path) -> None:
+    assert main(["sample", str(checkpoint), "--n", "10", "--out", str(tmp_path / "new" / "grid.png")]) == 0
+    with Image.open(tmp_path / "new" / "grid.png") as picture:
+        width, height = picture.size
+        assert picture.mode == "L" and width * 28 == height * 37  # 4 columns and 3 rows of 8 pixels, 1 apart
+
+
+def test_a_class_that_is_not_there_is_refused(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sample", str(checkpoint), "--label", "10", "--out", str(tmp_path / "a.npz")]) == 2
+    assert capsys.readouterr().err == "error: --label must be from 0 to 9, not 10\n"
+    assert not (tmp_path / "a.npz").exists()
+
+
+def test_a_truncated_checkpoint_is_refused(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-1000])
+    assert main(["sample", str(checkpoint), "--out", str(tmp_path / "a.npz")]) == 2
+    message = capsys.readouterr().err
+    assert str(checkpoint) in message and len(message.splitlines()) == 1
