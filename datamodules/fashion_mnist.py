@@ -90,7 +90,7 @@ def _download(config: Config) -> Path:
 
         FashionMNIST(str(_download_root()), download=True)
     except (ImportError, OSError, RuntimeError) as error:
-        raise _missing(config, f" and the download failed ({error})") from None
+        raise _missing(config, f" and the download failed ({' '.join(str(error).split())})") from None
     return _download_root() / "FashionMNIST" / "raw"
 
 

@@ -219,7 +219,8 @@ def _flat(run: Run) -> dict[str, Any]:
     row.update(speed)
     provenance = asdict(record.provenance)
     versions = provenance.pop("versions")
-    row["process_peak_memory_mib"] = provenance.pop("peak_memory_mib")
+    row["process_peak_memory_mib"] = provenance.pop("peak_memory_mib")  # the bare name is the sampler's
+    row["arithmetic"] = provenance.pop("precision")  # the bare name is the metric's
     row.update(provenance)
     row.update({f"version_{name}": version for name, version in sorted(versions.items())})
     return row

@@ -94,9 +94,10 @@ def si(value: float, unit: str = "", digits: int = 3) -> str:
     rounded = float(f"{value:.{digits}g}")
     power = 0 if abs(rounded) < 1000 else min(7, int(math.log10(abs(rounded)) // 3))
     scaled = rounded / 1000**power
-    digits = f"{scaled:.0f}" if power == 0 and scaled == round(scaled) else number(scaled, digits)
+    whole = power == 0 and scaled == round(scaled)
+    text = f"{scaled:.0f}" if whole else number(scaled, digits)
     prefix = ("", "k", "M", "G", "T", "P", "E", "Z")[power]
-    return f"{digits} {prefix}{unit}".rstrip()
+    return f"{text} {prefix}{unit}".rstrip()
 
 
 def duration(seconds: float, digits: int = 3) -> str:

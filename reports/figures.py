@@ -6,6 +6,7 @@ against compute, which joins all budgets that were measured under the same condi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,19 +21,21 @@ from reports.columns import budget_text, primary_metric
 from reports.tables import Table
 
 MAX_LOGS_PER_MODEL = 5
+MAX_SHEETS = 12
 PANEL_TITLES = {"real_train": "real images", "gaussian": "fitted Gaussian"}
 
 CAPTIONS = {
     "samples": (
         "Nobody picked these: they are the first images of each class that every model drew, enlarged "
-        "without smoothing. A row shows one class wherever images have classes; the seed stands above. Compare with "
-        "the real images: are the shapes right, are they sharp, do the images in a row differ?"
+        "without smoothing. A row shows one class wherever images have classes; the seed stands above. "
+        "Compare with the real images: are the shapes right, are they sharp, do the images in a row differ?"
     ),
     "quality_vs_time": (
         "Each dot is one training run (one seed). Lower is closer to the real images, further left is "
-        "faster, so the best corner is the lower left. A dashed line is the floor: the distance between real images "
-        "and other real images, which nothing honest can beat by more than luck. A dotted line is a Gaussian "
-        "fitted to the pixels: whoever is above it has learned less than averages and correlations."
+        "faster, so the best corner is the lower left. A dashed line is the floor: the distance between "
+        "real images and other real images, which nothing honest can beat by more than luck. A dotted "
+        "line is a Gaussian fitted to the pixels: whoever is above it has learned less than averages "
+        "and correlations."
     ),
     "quality_vs_compute": (
         "The same distance against what training cost, counted in floating-point operations over all stages, "
@@ -117,7 +120,22 @@ def _one_per_row(runs: tuple[Run, ...]) -> list[Run]:
     for key in sorted(rows):
         candidates = [r for r in rows[key] if not shared or r.record.seed in shared]
         first.append(min(candidates, key=lambda r: r.record.seed))
-    return first
+    return first if len(first) <= MAX_SHEETS else _best_of_each(first)
+
+
+def _best_of_each(runs: list[Run]) -> list[Run]:
+    """The configuration with the lowest distance per model, when there are too many to show all."""
+    best: dict[str, Run] = {}
+    for run in runs:
+        if run.name not in best or _distance(run) < _distance(best[run.name]):
+            best[run.name] = run
+    return list(best.values())
+
+
+def _distance(run: Run) -> float:
+    main = primary_metric(run.record.metrics, run.record.dataset)
+    value = run.record.metrics[main].value if main else None
+    return math.inf if value is None else value
 
 
 def _panels(runs: tuple[Run, ...], look: dict[str, plots.Look], read: _Reader) -> Iterator[pictures.Panel]:

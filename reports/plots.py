@@ -151,8 +151,8 @@ def _dots(axes: Axes, data: pd.DataFrame, x: str, look: dict[str, Look]) -> None
         Line2D([], [], ls="", marker=look[n].marker, color=look[n].colour, ms=8, label=n) for n in names
     ]
     axes.legend(
-        handles=handles, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=min(6, len(names)), frameon=False,
-        handletextpad=0.2, columnspacing=1.4,
+        handles=handles, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=min(6, len(names)),
+        frameon=False, handletextpad=0.2, columnspacing=1.4,
     )  # fmt: skip
 
 

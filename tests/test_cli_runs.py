@@ -17,7 +17,8 @@ from experiments.budgets import budget_flops
 from experiments.cli_options import resolve_cell, split_overrides
 from experiments.locks import cell_lock
 
-QUICK = ["--evaluation.num_samples", "60", "--evaluation.num_likelihood_images", "8", "--evaluation.speed_repeats", "1"]
+EXAM = {"num_samples": 60, "num_likelihood_images": 8, "speed_repeats": 1}
+QUICK = [f"--evaluation.{name}={value}" for name, value in EXAM.items()]
 TINY = ["--budget", "1e9", *QUICK]
 
 

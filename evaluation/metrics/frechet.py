@@ -55,7 +55,7 @@ class FeatureStatistics:
 def frechet_distance(real: ArrayLike, fake: ArrayLike) -> float:
     """Fréchet distance between feature sets (N, D) and (M, D), N, M >= 2; in squared feature units."""
     x, y = feature_pair(real, fake)
-    if len(x) * len(y) * min(len(x), len(y)) > x.shape[1] ** 3:
+    if not _few_samples(x, y):
         return frechet_from_statistics(FeatureStatistics.of(x), FeatureStatistics.of(y))
     a, b = ((z - z.mean(0)) / (len(z) - 1) ** 0.5 for z in (x, y))
     difference = x.mean(0) - y.mean(0)
@@ -89,16 +89,24 @@ def frechet_score(exam: Exam) -> tuple[Score]:
     value = frechet_distance(x, y)
     if not enough_for_interval(len(x), len(y)):
         return (Score(value),)
-    real, fake = FeatureStatistics.of(x), FeatureStatistics.of(y)
-    low, high = jackknife_interval(value, _replicates(real, x, fake), _replicates(fake, y, real))
+    low, high = jackknife_interval(value, _replicates(x, y), _replicates(y, x))
     return (Score(value, max(low, 0.0), high),)
 
 
-def _replicates(whole: FeatureStatistics, features: Matrix, other: FeatureStatistics) -> list[float]:
-    """Distances to ``other`` without each group; the root of the other side serves them all."""
+def _few_samples(x: Matrix, y: Matrix) -> bool:
+    """Whether singular values of an (N, M) product cost less than eigenvalues of a (D, D) one."""
+    return len(x) * len(y) * min(len(x), len(y)) <= x.shape[1] ** 3
+
+
+def _replicates(x: Matrix, y: Matrix) -> list[float]:
+    """Distances without each group of x; where roots are taken, that of y serves them all."""
+    groups = random_groups(len(x))
+    if _few_samples(x, y):
+        return [frechet_distance(np.delete(x, members, 0), y) for members in groups]
+    whole, other = FeatureStatistics.of(x), FeatureStatistics.of(y)
     root = matrix_root(other.covariance)
-    groups = (FeatureStatistics.of(features[members]) for members in random_groups(whole.n))
-    return [_rooted_distance(other, whole.without(group), root) for group in groups]
+    parts = (FeatureStatistics.of(x[members]) for members in groups)
+    return [_rooted_distance(other, whole.without(part), root) for part in parts]
 
 
 def _rooted_distance(first: FeatureStatistics, second: FeatureStatistics, first_root: Matrix) -> float:
@@ -110,7 +118,7 @@ def _rooted_distance(first: FeatureStatistics, second: FeatureStatistics, first_
 def _assemble(difference: Matrix, traces: float, coupling: float) -> float:
     value = float(difference @ difference) + traces - 2 * coupling
     if value < -len(difference) * EPSILON**0.5 * traces:
-        raise ArithmeticError(f"the Fréchet distance came out as {value}, below zero by more than rounding")
+        raise ValueError(f"the Fréchet distance came out as {value}, below zero by more than rounding")
     return max(value, 0.0)
 
 

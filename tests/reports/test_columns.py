@@ -1,0 +1,68 @@
+"""Numbers as they are printed, and the order of columns."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reports.columns import budget_text, duration, factor, metric_rank, number, primary_metric, si, trimmed
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"), (1.2345, "1.23"), (0.012345, "0.0123"), (12.345, "12.3"), (123.4, "123"), (1234, "1,230"),
+        (9.999, "10.0"), (1.2345e-5, "1.23e-5"), (-0.5, "-0.500"), (1234567, "1.23e6"),
+    ],
+)  # fmt: skip
+def test_number(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+@given(st.floats(1e-12, 1e12))
+def test_number_is_within_half_a_unit_of_the_third_digit(value: float) -> None:
+    assert float(number(value).replace(",", "")) == pytest.approx(value, rel=5.1e-3)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1.2e12, "1.20 TFLOP"), (999.6, "1.00 kFLOP"), (3e9, "3.00 GFLOP"), (5, "5 FLOP"), (0, "0 FLOP")],
+)
+def test_si(value: float, text: str) -> None:
+    assert si(value, "FLOP") == text
+
+
+def test_counts_stay_whole() -> None:
+    assert si(35) == "35"
+    assert si(1_712_345) == "1.71 M"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(31.52, "31.5 s"), (600, "10.0 min"), (7200, "2.00 h")])
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "short"),
+    [("3.00 TFLOP", "3 TFLOP"), ("1.20 ms", "1.2 ms"), ("100", "100"), ("10.0", "10"), ("0.500", "0.5"),
+     ("1,230", "1,230"), ("1.05 s", "1.05 s")],
+)  # fmt: skip
+def test_trimmed_changes_no_value(text: str, short: str) -> None:
+    assert trimmed(text) == short
+
+
+def test_prose() -> None:
+    assert factor(23.52) == "24"
+    assert factor(5.1) == "5.1"
+    assert budget_text(3e12) == "3 TFLOP of training"
+    assert budget_text(0) == "no training"
+
+
+def test_metric_order_and_the_main_distance() -> None:
+    keys = ["zebra", "recall", "fd_digits_train", "precision", "kd_digits", "fd_digits"]
+    ordered = ["fd_digits", "fd_digits_train", "kd_digits", "precision", "recall", "zebra"]
+    assert sorted(keys, key=metric_rank) == ordered
+    assert primary_metric(keys, "digits") == "fd_digits"
+    assert primary_metric(["fd_dinov2", "fd_dinov2_train", "kd_x"], "digits") == "fd_dinov2"
+    assert primary_metric(["precision"], "digits") is None
