@@ -72,6 +72,7 @@ class StepDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """The chunk that the trainer's current epoch stands for."""
+        assert self.trainer is not None, "the trainer asks for batches, so there is one"
         first = self.trainer.current_epoch * self.chunk
         last = min(first + self.chunk, self.steps)
         sampler = StepSampler(self.length, self.batch_size, first, last, self.seed)

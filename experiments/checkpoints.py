@@ -14,12 +14,16 @@ from evaluation.record import write_atomic
 
 
 def save_checked(content: Any, path: Path) -> str:
-    """Write ``content`` to ``path`` and its SHA-256 beside it; returns the digest."""
+    """Write ``content`` to ``path`` and its SHA-256 beside it; returns the digest.
+
+    The checksum comes first: without its file it means nothing, a file without it looks damaged.
+    """
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
-    write_atomic(path, buffer.getbuffer())
+    data = buffer.getvalue()
+    digest = hashlib.sha256(data).hexdigest()
     write_atomic(checksum_path(path), (digest + "\n").encode())
+    write_atomic(path, data)
     return digest
 
 

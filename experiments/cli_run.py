@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -50,6 +51,8 @@ def run_cells(cells: Sequence[Cell], out: Path) -> int:
             records.append(run_cell(cell, out, console=console))
         except (CellError, LockedError) as error:
             _say(str(error))
+        except SystemExit:  # Lightning answers Ctrl-C with an exit of its own
+            raise KeyboardInterrupt from None
     written = write_page(out)
     if records:
         console.print(summary_table(records))
@@ -70,7 +73,9 @@ def write_page(out: Path) -> bool:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}" if value < 1000 or value >= 1e6 else f"{value:,.0f}"
+    if value is None:
+        return "–"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def _columns(records: Sequence[Record]) -> dict[str, Callable[[Record], float | None]]:
@@ -85,7 +90,6 @@ def _columns(records: Sequence[Record]) -> dict[str, Callable[[Record], float | 
         "agreement": lambda record: metric(record, "class_agreement"),
         "bits/dim": lambda record: record.likelihood.bits_per_dim,
         "images/s": lambda record: record.speed.images_per_second,
-        "FLOPs": lambda record: record.budget.train_flops,
         "seconds": lambda record: record.provenance.wall_seconds,
     }
 
@@ -93,7 +97,7 @@ def _columns(records: Sequence[Record]) -> dict[str, Callable[[Record], float | 
 def summary_table(records: Sequence[Record]) -> Table:
     """The main numbers of some records, one row each."""
     columns = _columns(records)
-    table = Table("model", "seed", *columns, title=f"{records[0].dataset}, main numbers")
+    table = Table("model", "seed", *columns, title=f"{records[0].dataset}, main numbers", box=SIMPLE_HEAD)
     for record in records:
         table.add_row(record.model, str(record.seed), *(_number(value(record)) for value in columns.values()))
     return table

@@ -38,7 +38,8 @@ class Cell:
 
     def config_hash(self, dataset_sha256: str) -> str:
         """First 12 hex digits of the SHA-256 of the resolved configuration and the data's hash."""
-        text = json.dumps({"config": self.resolved(), "data": dataset_sha256}, sort_keys=True)
+        config = {k: v for k, v in self.resolved().items() if k != "data_config"}  # the data's hash says it all
+        text = json.dumps({"config": config, "data": dataset_sha256}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def folder(self, out: Path, dataset_sha256: str) -> Path:

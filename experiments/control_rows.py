@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ NOT_A_MODEL = "a control, not a trained model"
 
 def ensure_controls(reference: Reference, cell: Cell, data_hash: str, out: Path) -> None:
     """Score every control that has no readable record yet, below ``out/controls``."""
-    config = {"data_config": asdict(cell.data_config), "num_samples": reference.n}
+    config: dict[str, object] = {"num_samples": reference.n}
     identity = json.dumps({"config": config, "data": data_hash}, sort_keys=True)
     config_hash = hashlib.sha256(identity.encode()).hexdigest()[:12]
     folder = out / "controls" / cell.dataset / config_hash

@@ -74,21 +74,22 @@ def run_cell(cell: Cell, out: Path, *, console: Console) -> Record:
     """
     _, data_hash = _dataset(cell.dataset, cell.data_config)
     folder = cell.folder(out, data_hash)
-    record = finished_record(folder)
-    if record is not None:
-        console.print(f"{cell.model} on {cell.dataset}, seed {cell.seed}: finished before", highlight=False)
-        return record
     progress = Progress(console)
     with cell_lock(folder):
+        record = finished_record(folder)
+        if record is not None:
+            console.print(f"{cell.model} on {cell.dataset}, seed {cell.seed}: finished before", highlight=False)
+            return record
         try:
             record = _work(cell, folder, progress)
+            reference = _reference(cell.dataset, cell.data_config, cell.evaluation)
+            ensure_controls(reference, cell, data_hash, out)
         except DataNotFoundError:
             raise
         except Exception as error:
             raise _failed(cell, folder, data_hash, error) from error
         finally:
             progress.finish()
-    ensure_controls(_reference(cell.dataset, cell.data_config, cell.evaluation), cell, data_hash, out)
     return record
 
 

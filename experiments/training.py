@@ -24,7 +24,6 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 
-
 from datamodules.module import StepDataModule, stream_indices
 from experiments.checkpoints import AtomicCheckpointIO, newest_intact
 from experiments.progress import Progress
@@ -76,7 +75,7 @@ def plan_steps(
 ) -> tuple[int, int]:
     """Steps within a budget, and how many distinct images must be precomputed for them; at least one step."""
     steps = int(budget / (step_flops + batch_size * precompute_flops))  # every image is new
-    if steps * batch_size > num_images:
+    if steps * batch_size >= num_images:  # every image has been seen; more steps cost no more of them
         steps = int((budget - num_images * precompute_flops) / step_flops)
     steps = max(steps, 1)
     return steps, min(steps * batch_size, num_images) if precompute_flops else 0
@@ -186,10 +185,14 @@ def train_stage(
     saver = ModelCheckpoint(
         where, filename="chunk-{epoch:04d}", monitor="images_seen", mode="max", save_top_k=2,
         every_n_epochs=1, save_on_train_epoch_end=True, auto_insert_metric_name=False,
+        enable_version_counter=False,  # a damaged file is replaced, not joined by a second version
     )
     trainer = pl.Trainer(
         max_epochs=math.ceil(plan.steps / chunk), callbacks=[loop, saver], plugins=[AtomicCheckpointIO()],
-        logger=[CSVLogger(logs, name="csv"), TensorBoardLogger(logs, name="tensorboard")],
+        logger=[
+            CSVLogger(logs, name="csv", flush_logs_every_n_steps=1),  # what a killed run logged is not lost
+            TensorBoardLogger(logs, name="tensorboard"),
+        ],
         log_every_n_steps=loop.log_every, reload_dataloaders_every_n_epochs=1, default_root_dir=folder, **QUIET,
     )
     progress.start(plan)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from models.base import GenerativeModel
 
 FORMAT = "paragon-model-1"
-_SHARED = ("base", "nets", "text")
+_SHARED = ("base", "flops", "nets", "text")
 
 
 class CheckpointError(RuntimeError):

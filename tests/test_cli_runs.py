@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from datamodules import digits
-from evaluation.record import load_failure, load_record
+from evaluation.record import load_failure
 from experiments.budgets import budget_flops
 from experiments.cli_options import resolve_cell, split_overrides
 from experiments.locks import cell_lock
 
+ROOT = Path(__file__).resolve().parent.parent
 EXAM = {"num_samples": 60, "num_likelihood_images": 8, "speed_repeats": 1}
 QUICK = [f"--evaluation.{name}={value}" for name, value in EXAM.items()]
 TINY = ["--budget", "1e9", *QUICK]
@@ -47,31 +48,50 @@ def test_a_failed_cell_is_said_kept_and_reported(root: Path, tmp_path: Path) -> 
     assert "batch size 5000" in (tmp_path / "report" / "index.html").read_text()
 
 
-def test_a_cell_that_is_taken_does_not_stop_the_others(root: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An output folder with one finished cell."""
+    out = tmp_path_factory.mktemp("runs")
+    code, shown, err = finish(ROOT, "--model", "gan", *TINY, "--out", str(out))
+    assert (code, err) == (0, "")
+    assert "digits, main numbers" in shown and f"report: {out / 'report' / 'index.html'}" in shown
+    return out
+
+
+def test_a_finished_cell_stays_and_a_taken_one_does_not_stop_the_others(root: Path, finished: Path) -> None:
+    (path,) = finished.glob("gan/digits/*/seed=0/record.json")
+    before = path.read_bytes()
     _, overrides = split_overrides(QUICK)
-    taken = resolve_cell("gan", "digits", budget_flops("1e9"), 0, overrides)
-    data = digits.load(digits.Config())
-    args = ["compare", "--models", "gan", "vqvae", *TINY, "--out", str(tmp_path)]
-    with cell_lock(taken.folder(tmp_path, data.sha256)):
-        code, out, err = finish(root, *args)
+    taken = resolve_cell("vqvae", "digits", budget_flops("1e9"), 0, overrides)
+    folder = taken.folder(finished, digits.load(digits.Config()).sha256)
+    with cell_lock(folder):
+        code, out, err = finish(root, "compare", "--models", "vqvae", "gan", *TINY, "--out", str(finished))
     assert code == 1
     assert len(err.splitlines()) == 1 and "is being worked on by process" in err
-    (path,) = tmp_path.glob("vqvae/digits/*/seed=0/record.json")
-    assert load_record(path).model == "vqvae" and "vqvae" in out
-    assert not list(tmp_path.glob("gan/digits/*/seed=0/record.json"))
+    assert "finished before" in out and path.read_bytes() == before
+    assert not (folder / "config.json").exists()
 
 
-def test_a_finished_cell_is_not_run_again(root: Path, tmp_path: Path) -> None:
-    args = ["--model", "gan", *TINY, "--out", str(tmp_path)]
-    assert finish(root, *args)[0] == 0
-    (path,) = tmp_path.glob("gan/digits/*/seed=0/record.json")
-    before = path.read_bytes()
-    code, out, _ = finish(root, *args)
-    assert (code, path.read_bytes()) == (0, before)
-    assert "fd_digits" in out or "main numbers" in out
-    (tmp_path / "report" / "index.html").unlink()
-    assert finish(root, "report", str(tmp_path))[0] == 0
-    assert (tmp_path / "report" / "index.html").is_file()
+def test_the_report_can_be_made_again(root: Path, finished: Path) -> None:
+    page = finished / "report" / "index.html"
+    page.unlink()
+    assert finish(root, "report", str(finished)) == (0, f"report: {page}\n", "")
+    assert page.is_file()
+
+
+def test_a_finished_cell_can_be_sampled(root: Path, finished: Path, tmp_path: Path) -> None:
+    (checkpoint,) = finished.glob("gan/digits/*/seed=0/checkpoints/model.ckpt")
+    picture = tmp_path / "grid.png"
+    expected = (0, f"16 images: {picture}\n", "")
+    assert finish(root, "sample", str(checkpoint), "--n", "16", "--out", str(picture)) == expected
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_folder_without_records_has_no_report(root: Path, tmp_path: Path) -> None:
+    code, out, err = finish(root, "report", str(tmp_path))
+    assert (code, out) == (1, "")
+    assert err.startswith("error: no records below") and len(err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("wanted", [signal.SIGINT, signal.SIGKILL])

@@ -5,6 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from datamodules.base import DatasetInfo
+from experiments.presets.base import (
+    ANY_BATCH,
+    ANY_HALF_LIFE,
+    ANY_LR,
+    DEPTH,
+    SHARE,
+    require,
+    require_multiple,
+    require_power_of_two,
+)
 
 
 @dataclass(frozen=True)
@@ -13,21 +23,29 @@ class Config:
 
     width: int = 48
     """Channels at the highest resolution; doubled at each lower one."""
-    blocks: int = 2
+    blocks: int = 1
     """Residual blocks per resolution."""
     patch_size: int = 2
     """Pixel-unshuffle factor in front of the U-Net."""
     sigma_data: float = 0.5
     """Standard deviation of the pixels that the preconditioning assumes."""
     batch_size: int = 32
-    lr: float = 1e-3
+    lr: float = 2e-3
     ema_half_life: float = 50_000
     """Half-life of the weight average in images, ramped up from zero."""
     label_dropout: float = 0.1
     num_steps: int = 10
     """Heun steps; the number of network evaluations is 2 * num_steps - 1."""
 
+    def __post_init__(self) -> None:
+        require_multiple(self, "width", 8)
+        require_power_of_two(self, "patch_size", 1)
+        require(
+            self, blocks=DEPTH, sigma_data=(1e-3, 1e3), batch_size=ANY_BATCH, lr=ANY_LR,
+            ema_half_life=ANY_HALF_LIFE, label_dropout=SHARE, num_steps=(1, 1000),
+        )
+
 
 def preset(info: DatasetInfo) -> Config:
-    """The configuration for a dataset."""
-    return Config()
+    """The configuration for a dataset; tiny images are not unshuffled, there is nothing to save."""
+    return Config(width=32, patch_size=1) if info.image_size < 16 else Config()

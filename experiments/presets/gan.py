@@ -5,6 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from datamodules.base import DatasetInfo
+from experiments.presets.base import (
+    ANY_BATCH,
+    ANY_HALF_LIFE,
+    ANY_LR,
+    DEPTH,
+    require,
+    require_multiple,
+    require_power_of_two,
+)
 
 
 @dataclass(frozen=True)
@@ -12,19 +21,28 @@ class Config:
     """Generator and discriminator."""
 
     latent_dim: int = 64
-    width: int = 64
+    width: int = 32
     """Channels at the highest resolution; doubled at each lower one."""
-    blocks: int = 2
+    blocks: int = 1
     """Residual blocks per resolution."""
     patch_size: int = 2
     """Pixel-(un)shuffle factor at the image side of both networks."""
     batch_size: int = 32
-    lr: float = 5e-4
+    lr: float = 1.5e-3
     r1_gamma: float = 1.0
     """Weight of R1 and R2 at the end of training; it starts ten times higher."""
     ema_half_life: float = 50_000
+    """Half-life of the generator's weight average in images, ramped up from zero."""
+
+    def __post_init__(self) -> None:
+        require_multiple(self, "width", 8)
+        require_power_of_two(self, "patch_size", 1)
+        require(
+            self, latent_dim=(1, 100_000), blocks=DEPTH, batch_size=ANY_BATCH, lr=ANY_LR, r1_gamma=(0.0, 1e6),
+            ema_half_life=ANY_HALF_LIFE,
+        )
 
 
 def preset(info: DatasetInfo) -> Config:
-    """The configuration for a dataset."""
-    return Config()
+    """The configuration for a dataset; tiny images are not unshuffled, there is nothing to save."""
+    return Config(patch_size=1) if info.image_size < 16 else Config()

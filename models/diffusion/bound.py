@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from models.base import LikelihoodBound, normal_noise, to_float
-
-SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
+from models.diffusion.edm import SIGMA_MAX, SIGMA_MIN
 
 
 def per_image_sum(x: Tensor) -> Tensor:

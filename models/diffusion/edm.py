@@ -2,9 +2,12 @@
 
 Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models"
 (arXiv:2206.00364). x_sigma = x_0 + sigma * eps; the denoiser D(x_sigma, sigma) estimates x_0.
+Deviation: an eighth of the training noise levels is drawn uniformly (``draw_log_sigma``).
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +16,8 @@ from models.nets.embeddings import sinusoidal_embedding
 from models.nets.unet import UNet
 
 P_MEAN, P_STD = -1.2, 1.2  # Table 1: ln(sigma) ~ N(P_mean, P_std^2) during training
+SIGMA_MIN, SIGMA_MAX = 0.002, 80.0  # Table 1
+UNIFORM_SHARE = 0.125
 
 
 def per_image(values: Tensor) -> Tensor:
@@ -80,7 +85,16 @@ def edm_loss(denoiser: Denoiser, x_0: Tensor, labels: Tensor, log_sigma: Tensor,
     return (per_image(loss_weight(sigma, denoiser.sigma_data)) * error.square()).mean()
 
 
-def stratified_normal(n: int, device: torch.device) -> Tensor:
-    """n draws from N(P_MEAN, P_STD^2), one from each n-quantile, in random order: less noisy losses."""
-    u = (torch.randperm(n, device=device) + torch.rand(n, device=device)) / n
-    return P_MEAN + P_STD * torch.special.ndtri(u.clamp(1e-4, 1 - 1e-4))
+def draw_log_sigma(n: int, device: torch.device) -> Tensor:
+    """n values of ln(sigma), float32 (n,), stratified within each of two groups, in random order.
+
+    Most follow N(P_MEAN, P_STD^2) (Table 1). One in ``1 / UNIFORM_SHARE`` is uniform over all noise
+    levels: the likelihood bound weighs each e-fold of sigma alike, and the normal law never visits
+    the lowest ones. Stratification makes losses less noisy.
+    """
+    uniform = int(n * UNIFORM_SHARE)
+    u = (torch.randperm(n - uniform, device=device) + torch.rand(n - uniform, device=device)) / (n - uniform)
+    normal = P_MEAN + P_STD * torch.special.ndtri(u.clamp(1e-4, 1 - 1e-4))
+    v = (torch.randperm(uniform, device=device) + torch.rand(uniform, device=device)) / max(uniform, 1)
+    log_min, log_max = math.log(SIGMA_MIN), math.log(SIGMA_MAX)
+    return torch.cat([normal, log_min + v * (log_max - log_min)])

@@ -23,7 +23,7 @@ from models.base import (
     to_uint8,
 )
 from models.diffusion.bound import variational_bound
-from models.diffusion.edm import Denoiser, edm_loss, stratified_normal
+from models.diffusion.edm import Denoiser, draw_log_sigma, edm_loss
 from models.diffusion.samplers import heun, karras_sigmas
 
 BOUND_LEVELS = 32
@@ -42,7 +42,7 @@ class DenoiserStage(Stage):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         x_0 = to_float(batch["image"])
         labels = drop_labels(batch["label"], self.num_classes, self.label_dropout)
-        log_sigma = stratified_normal(len(x_0), x_0.device)
+        log_sigma = draw_log_sigma(len(x_0), x_0.device)
         loss = edm_loss(self.network, x_0, labels, log_sigma, torch.randn_like(x_0))
         self.log("loss", loss)
         return loss

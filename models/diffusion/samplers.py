@@ -10,7 +10,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 80.0, 7.0
+from models.diffusion.edm import SIGMA_MAX, SIGMA_MIN
+
+RHO = 7.0
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 

@@ -7,6 +7,7 @@ two-part code.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -46,7 +47,7 @@ class Autoencoder(nn.Module):
         self.channels = channels
         self.quantizer = FSQ(levels)
         widths = [width * 2**i for i in range(downsample.bit_length() - 1)]
-        steps = list(zip(widths[:-1], widths[1:], strict=True))
+        steps = list(pairwise(widths))
         deep, d = widths[-1], self.quantizer.codebook_dim
         self.encoder = nn.Sequential(
             nn.PixelUnshuffle(PATCH), nn.Conv2d(channels * PATCH**2, width, 3, padding=1), ResBlock(width, width),
