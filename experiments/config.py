@@ -26,8 +26,8 @@ class Cell:
     evaluation: EvaluationConfig
 
     def resolved(self) -> dict[str, Any]:
-        """Everything that decides the result except seed and data, as plain values."""
-        return {
+        """Everything that decides the result except the seed, as JSON has it (tuples are lists)."""
+        content = {
             "model": self.model,
             "dataset": self.dataset,
             "budget": self.budget,
@@ -35,6 +35,7 @@ class Cell:
             "data_config": asdict(self.data_config),
             "evaluation": asdict(self.evaluation),
         }
+        return json.loads(json.dumps(content))
 
     def config_hash(self, dataset_sha256: str) -> str:
         """First 12 hex digits of the SHA-256 of the resolved configuration and the data's hash."""

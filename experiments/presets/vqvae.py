@@ -21,18 +21,18 @@ from experiments.presets.base import (
 class Config:
     """Both stages: the autoencoder and the prior over its codes."""
 
-    levels: tuple[int, ...] = (8, 8, 8)
+    levels: tuple[int, ...] = (8, 6, 5)
     """Quantisation levels per code dimension; the codebook size is their product."""
     downsample: int = 4
     """Pixels per code along each axis."""
     width: int = 32
     """Channels of the autoencoder."""
-    autoencoder_share: float = 0.4
+    autoencoder_share: float = 0.25
     """Share of the training budget that the autoencoder gets; the prior gets the rest."""
-    prior_dim: int = 128
+    prior_dim: int = 96
     prior_depth: int = 4
     batch_size: int = 32
-    lr: float = 1e-3
+    lr: float = 2e-3
     ema_half_life: float = 50_000
     """Half-life of the weight averages in images, ramped up from zero."""
     label_dropout: float = 0.1

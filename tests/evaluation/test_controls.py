@@ -67,8 +67,7 @@ def test_the_gaussian_has_the_mean_and_covariance_of_the_training_pixels(dataset
     middle = (pixels.mean(0) > 90) & (pixels.mean(0) < 165)  # pixels that clipping hardly touches
     assert middle.sum() >= 5
     assert np.abs(drawn.mean(0) - pixels.mean(0))[middle].max() < 8
-    cut = np.ix_(middle, middle)
-    assert np.corrcoef(drawn.T)[cut] == pytest.approx(np.corrcoef(pixels.T)[cut], abs=0.08)
+    assert np.corrcoef(drawn.T[middle]) == pytest.approx(np.corrcoef(pixels.T[middle]), abs=0.08)
     dead = pixels.std(0) == 0
     assert dead.any() and (drawn[:, dead] == pixels[0, dead]).all()
 

@@ -125,7 +125,7 @@ def test_with_all_checkpoints_damaged_training_starts_anew(uninterrupted: dict, 
 
 
 SCRIPT = "import sys; from pathlib import Path; from tests.models.tiny import train_tiny; "
-SCRIPT += "train_tiny('gan', Path(sys.argv[1]), steps=120)"
+SCRIPT += "train_tiny('gan', Path(sys.argv[1]), steps=60)"
 
 
 def test_a_killed_process_resumes_bit_identically(tmp_path: Path) -> None:
@@ -134,11 +134,11 @@ def test_a_killed_process_resumes_bit_identically(tmp_path: Path) -> None:
     deadline = time.monotonic() + 120
     while not checkpoints(killed) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
-    time.sleep(random.random() * 0.3)
+    time.sleep(random.random() * 0.2)
     process.send_signal(signal.SIGKILL)
     assert process.wait(30) == -signal.SIGKILL
     assert checkpoints(killed)
-    assert_same_weights(train_tiny("gan", whole, steps=120), train_tiny("gan", killed, steps=120))
+    assert_same_weights(train_tiny("gan", whole, steps=60), train_tiny("gan", killed, steps=60))
     pd.testing.assert_frame_equal(log_of(killed), log_of(whole))
 
 

@@ -11,7 +11,6 @@ import torch
 
 from experiments.artifacts import merge_logs
 from experiments.discovery import model_names
-from experiments.seeds import axis_seed
 from experiments.training import (
     CHUNKS,
     TrainingError,
@@ -155,18 +154,10 @@ def test_precomputed_columns_are_those_of_the_frozen_stage() -> None:
     assert torch.equal(all_rows["indices"], whole) and all_rows["image"] is data["image"]
     some = precompute(stage, data, replace(plan, steps=2, precompute_images=16), 0)["indices"]
     rows = (some == whole).all(1)
-    assert 16 <= rows.sum() and (some[~rows] == 0).all()
+    assert rows.sum() >= 16 and (some[~rows] == 0).all()
 
 
 def test_a_stage_has_at_most_so_many_checkpoints_and_no_fewer_steps() -> None:
     for steps in (1, 19, 20, 21, 399, 400):
         chunk = -(-steps // CHUNKS)
         assert -(-steps // chunk) <= CHUNKS and chunk * CHUNKS >= steps
-
-
-def test_seeds_of_axes_are_independent_and_stable() -> None:
-    names = ["data order", "initialisation", "samples", "likelihood", "controls"]
-    seeds = {axis_seed(seed, name) for seed in range(50) for name in names}
-    assert len(seeds) == 250 and all(0 <= s < 2**63 for s in seeds)
-    assert axis_seed(0, "training noise", "a", 12) != axis_seed(0, "training noise", "a1", 2)
-    assert axis_seed(0, "data order") == 1390552328405562584

@@ -19,7 +19,6 @@ from models.diffusion.bound import (
     reconstruction_term,
     variational_bound,
 )
-
 from models.diffusion.samplers import Denoise
 
 LEVELS = torch.tensor([10, 11, 12, 90, 91, 92, 93, 200, 202, 255])

@@ -12,15 +12,18 @@ from hypothesis import strategies as st
 from models.diffusion.edm import (
     P_MEAN,
     P_STD,
+    SIGMA_MAX,
+    SIGMA_MIN,
+    UNIFORM_SHARE,
     Denoiser,
     c_in,
     c_out,
     c_skip,
+    draw_log_sigma,
     edm_loss,
     loss_weight,
-    stratified_normal,
 )
-from models.diffusion.samplers import RHO, SIGMA_MAX, SIGMA_MIN, heun, karras_sigmas
+from models.diffusion.samplers import RHO, heun, karras_sigmas
 from tests.models.tiny import SHAPE, random_model, randomised, tiny_model
 
 SIGMAS = torch.logspace(-3, 2, 30, dtype=torch.float64)
@@ -90,13 +93,24 @@ def test_noise_level_and_label_reach_the_output() -> None:
     assert (found - base).abs().max() > 1e-4
 
 
-@pytest.mark.parametrize("n", [1, 2, 8, 4096])
-def test_stratified_noise_levels_are_normal(n: int) -> None:
+def strata(u: torch.Tensor) -> list[int]:
+    """Which of the len(u) equal parts of [0, 1] each value lies in, sorted."""
+    return (u.double() * len(u)).floor().long().clamp(0, max(len(u) - 1, 0)).sort().values.tolist()
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 8, 32, 4096])
+def test_training_noise_levels_follow_both_laws_and_are_stratified(n: int) -> None:
     torch.manual_seed(0)
-    z = (stratified_normal(n, torch.device("cpu")) - P_MEAN) / P_STD
-    strata = (torch.special.ndtr(z) * n).floor().long().sort().values
-    assert strata.tolist() == list(range(n))
-    if n > 1000:
+    log_sigma, uniform = draw_log_sigma(n, torch.device("cpu")), int(n * UNIFORM_SHARE)
+    assert log_sigma.shape == (n,)
+    normal, rest = log_sigma[: n - uniform], log_sigma[n - uniform :]
+    z = (normal - P_MEAN) / P_STD
+    v = (rest - math.log(SIGMA_MIN)) / math.log(SIGMA_MAX / SIGMA_MIN)
+    assert ((v > -1e-6) & (v < 1 + 1e-6)).all()
+    if n < 1000:  # beyond, rounding moves values over the edges of their strata
+        assert strata(torch.special.ndtr(z)) == list(range(n - uniform))
+        assert strata(v) == list(range(uniform))
+    else:
         assert float(z.mean()) == pytest.approx(0, abs=2e-3) and float(z.std()) == pytest.approx(1, abs=5e-3)
         assert abs(float((z[1:] * z[:-1]).mean())) < 0.1  # the order is random
 

@@ -63,7 +63,7 @@ def test_codes_of_quantised_values_are_those_values(data: st.DataObject) -> None
     torch.manual_seed(data.draw(st.integers(0, 1000)))
     quantized = fsq.quantize(data.draw(st.floats(0.1, 20)) * torch.randn(2, fsq.codebook_dim, 3, 4))
     assert quantized.indices.shape == (2, 3, 4) and quantized.indices.dtype == torch.int64
-    assert 0 <= int(quantized.indices.min()) and int(quantized.indices.max()) < fsq.codebook_size
+    assert int(quantized.indices.min()) >= 0 and int(quantized.indices.max()) < fsq.codebook_size
     torch.testing.assert_close(fsq.codes(quantized.indices), quantized.z_q)
 
 

@@ -29,17 +29,17 @@ SMALL: dict[str, Any] = {
 }
 
 
-def tiny_config(name: str) -> Any:
+def tiny_config(name: str, info: DatasetInfo = INFO) -> Any:
     """The preset of a model with every field named in ``SMALL`` shrunk."""
-    config = preset_module(name).preset(INFO)
+    config = preset_module(name).preset(info)
     return replace(config, **{f.name: SMALL[f.name] for f in fields(config) if f.name in SMALL})
 
 
 def tiny_model(name: str, seed: int = 0, **changes: Any) -> GenerativeModel:
     """An untrained tiny model; the same seed gives the same weights."""
     torch.manual_seed(seed)
-    config = replace(tiny_config(name), **changes)
-    return models.model_class(name)(image_shape=SHAPE, num_classes=INFO.num_classes, **asdict(config))
+    arguments = asdict(tiny_config(name)) | changes
+    return models.model_class(name)(image_shape=SHAPE, num_classes=INFO.num_classes, **arguments)
 
 
 def randomised(module: nn.Module, scale: float = 0.1, seed: int = 1) -> Any:
