@@ -81,16 +81,13 @@ def run_cell(cell: Cell, out: Path, *, console: Console) -> Record:
             console.print(f"{cell.model} on {cell.dataset}, seed {cell.seed}: finished before", highlight=False)
             return record
         try:
-            record = _work(cell, folder, progress)
-            reference = _reference(cell.dataset, cell.data_config, cell.evaluation)
-            ensure_controls(reference, cell, data_hash, out)
+            return _work(cell, folder, out, progress)
         except DataNotFoundError:
             raise
         except Exception as error:
             raise _failed(cell, folder, data_hash, error) from error
         finally:
             progress.finish()
-    return record
 
 
 def _failed(cell: Cell, folder: Path, data_hash: str, error: Exception) -> CellError:
@@ -105,7 +102,7 @@ def _failed(cell: Cell, folder: Path, data_hash: str, error: Exception) -> CellE
     return CellError(message)
 
 
-def _work(cell: Cell, folder: Path, progress: Progress) -> Record:
+def _work(cell: Cell, folder: Path, out: Path, progress: Progress) -> Record:
     dataset, data_hash = _dataset(cell.dataset, cell.data_config)
     write_json(folder / "config.json", cell.resolved() | {"seed": cell.seed, "dataset_sha256": data_hash})
     progress.console.print(f"{cell.model} on {cell.dataset}, seed {cell.seed}: {folder}", highlight=False,
@@ -114,6 +111,7 @@ def _work(cell: Cell, folder: Path, progress: Progress) -> Record:
     model, training = trained_model(cell, dataset, folder, progress)
     spent = time.perf_counter() - wall
     reference = _reference(cell.dataset, cell.data_config, cell.evaluation)
+    ensure_controls(reference, cell, data_hash, out)
     seeds = {axis: axis_seed(cell.seed, axis) for axis in ("samples", "likelihood")}
     progress.console.print("exam: sampling, metrics, likelihood, speed", highlight=False)
     found = examine(model, reference, cell.evaluation, seeds=seeds)

@@ -36,7 +36,7 @@ class Progress:
         self.plan, self.shown = plan, 0
         if self.console.is_terminal:
             self.bar = bars.Progress(
-                bars.TextColumn("{task.description}"), bars.BarColumn(), bars.TaskProgressColumn(),
+                bars.TextColumn("{task.description}"), bars.BarColumn(bar_width=5), bars.TaskProgressColumn(),
                 bars.TextColumn("{task.fields[text]}"), console=self.console,
             )
             self.task = self.bar.add_task(plan.name, total=plan.steps, text="")
@@ -46,9 +46,9 @@ class Progress:
         """``done`` steps of the stage took ``seconds``."""
         rate = done / max(seconds, 1e-9)
         left = duration((self.plan.steps - done) / rate)
-        loss = " ".join(f"{name} {value:.4g}" for name, value in sorted(losses.items()))
+        loss = " ".join(f"{name} {value:.3g}" for name, value in sorted(losses.items()))
         images = done * self.plan.batch_size
-        text = f"{images:,} images  {loss}  {rate * self.plan.batch_size:,.0f} images/s  {left} left"
+        text = f"{images:,} img  {loss}  {rate * self.plan.batch_size:,.0f} img/s  {left} left"
         if self.bar is not None:
             self.bar.update(self.task, completed=done, text=text)
         elif done * PLAIN_LINES // self.plan.steps > self.shown:

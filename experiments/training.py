@@ -134,7 +134,7 @@ class StageLoop(Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, stage: Any, batch: Any, batch_idx: int) -> None:
         step = self.step(trainer, batch_idx)
         torch.manual_seed(axis_seed(self.seed, "training noise", self.plan.name, step))
-        stage.set_progress(step / self.plan.steps)
+        stage.set_progress((step + 0.5) / self.plan.steps)  # the middle: even a first step moves
 
     def on_train_batch_end(self, trainer: pl.Trainer, stage: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         stage.ema.update(stage.network)
@@ -189,10 +189,7 @@ def train_stage(
     )
     trainer = pl.Trainer(
         max_epochs=math.ceil(plan.steps / chunk), callbacks=[loop, saver], plugins=[AtomicCheckpointIO()],
-        logger=[
-            CSVLogger(logs, name="csv", flush_logs_every_n_steps=1),  # what a killed run logged is not lost
-            TensorBoardLogger(logs, name="tensorboard"),
-        ],
+        logger=[CSVLogger(logs, name="csv"), TensorBoardLogger(logs, name="tensorboard")],
         log_every_n_steps=loop.log_every, reload_dataloaders_every_n_epochs=1, default_root_dir=folder, **QUIET,
     )
     progress.start(plan)

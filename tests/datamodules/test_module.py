@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -22,7 +24,7 @@ def test_every_epoch_is_a_permutation(n: int, epochs: int, seed: int) -> None:
 def test_any_piece_is_a_piece_of_the_same_stream(n: int, cuts: list[int]) -> None:
     whole = stream_indices(n, 0, 200, 7)
     cuts = sorted(cuts)
-    pieces = [stream_indices(n, a, b, 7) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+    pieces = [stream_indices(n, a, b, 7) for a, b in itertools.pairwise(cuts)]
     assert (np.concatenate(pieces) == whole[cuts[0] : cuts[-1]]).all()
 
 

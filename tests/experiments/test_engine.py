@@ -197,8 +197,8 @@ def test_controls_are_scored_once(finished: Finished) -> None:
 
 
 def test_training_that_diverges_is_one_sentence_and_a_failure_file(tmp_path: Path) -> None:
-    config = replace(tiny_config("gan", digits.INFO), lr=1.0, r1_gamma=1e6)
-    cell = tiny_cell("gan", model_config=config)
+    config = replace(tiny_config("gan", digits.INFO), lr=1.0, blocks=4, r1_gamma=1e6)
+    cell = tiny_cell("gan", model_config=config, budget=2e9)
     with pytest.raises(CellError, match=r"^gan on digits, seed 0: training diverged: \w+ became") as caught:
         run(cell, tmp_path)
     folder = folder_of(cell, tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -151,7 +152,7 @@ def test_heun_converges_with_second_order_to_the_solution_in_closed_form() -> No
     x = SIGMA_MAX * torch.randn(2, 1, 2, 2, dtype=torch.float64)
     truth = x * math.sqrt(VARIANCE / (VARIANCE + SIGMA_MAX**2))
     errors = [float((solve(n, x)[0] - truth).abs().max()) for n in (16, 32, 64, 128)]
-    ratios = [a / b for a, b in zip(errors[:-1], errors[1:], strict=True)]
+    ratios = [a / b for a, b in itertools.pairwise(errors)]
     assert all(3.3 < ratio < 5 for ratio in ratios), ratios
     assert errors[-1] < 1e-3 * float(truth.abs().max())
 

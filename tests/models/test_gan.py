@@ -126,6 +126,8 @@ class Recorder(AdversarialStage):
     def update(self, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
         before = detached(self.network), detached(self.discriminator)
         super().update(optimizer, loss)
+        if not self.half_steps:  # what the discriminator's own half-step left must stay as it is
+            self.d_gradients = [p.grad.clone() for p in self.discriminator.parameters() if p.grad is not None]
         self.half_steps.append((changed(self.network, before[0]), changed(self.discriminator, before[1])))
 
 
@@ -138,6 +140,8 @@ def test_each_half_step_changes_one_network() -> None:
     constant = {"body.8.bias"}  # the same for both images of a pair, so it cancels
     assert not d_step[0] and d_step[1] >= set(adversarial.discriminator.state_dict()) - constant
     assert g_step == (set(adversarial.network.state_dict()), set())
+    left = [p.grad for p in adversarial.discriminator.parameters() if p.grad is not None]
+    assert all(torch.equal(a, b) for a, b in zip(adversarial.d_gradients, left, strict=True))
     assert set(adversarial.logged) == {"d_loss", "g_loss", "r1", "r2", "gap"}
     assert all(p.requires_grad for p in adversarial.discriminator.parameters())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -28,7 +29,7 @@ def test_decay_halves_the_past_once_per_half_life(seen: float, batch: int, half_
 def test_decay_ramps_up_to_the_half_life() -> None:
     assert ema_decay(0, 32, 1000) == 0
     ramp = [ema_decay(32 * step, 32, 1000) for step in range(1, 1000)]
-    assert all(a <= b for a, b in zip(ramp[:-1], ramp[1:], strict=True))
+    assert all(a <= b for a, b in itertools.pairwise(ramp))
     assert ramp[624] == ramp[-1] == pytest.approx(0.5 ** (32 / 1000))
 
 
