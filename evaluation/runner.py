@@ -6,6 +6,7 @@ split's classes in its order. It is seen only through its contract.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -49,11 +50,19 @@ def number_of_samples(dataset: ImageDataset, config: EvaluationConfig) -> int:
     return min(config.num_samples, len(dataset.test))
 
 
-def generate(model: GenerativeModel, labels: NDArray[np.int64], *, seed: int, batch_size: int) -> Generated:
-    """One image per label, in batches; image i depends on the seed and on i only."""
+def generate(
+    model: GenerativeModel, labels: NDArray[np.int64], *, seed: int, batch_size: int,
+    on_images: Callable[[int], None] = lambda done: None,
+) -> Generated:
+    """One image per label, in batches; image i depends on the seed and on i only.
+
+    ``on_images`` is told after every batch how many images there are.
+    """
     generator = torch.Generator().manual_seed(seed)
-    batches = torch.from_numpy(labels).split(batch_size)
-    images = [model.sample(len(b), condition=b, generator=generator).images.cpu() for b in batches]
+    images: list[torch.Tensor] = []
+    for batch in torch.from_numpy(labels).split(batch_size):
+        images.append(model.sample(len(batch), condition=batch, generator=generator).images.cpu())
+        on_images(sum(map(len, images)))
     return Generated(torch.cat(images).numpy(), labels)
 
 
@@ -103,7 +112,8 @@ class Reference:
 
 
 def examine(
-    model: GenerativeModel, reference: Reference, config: EvaluationConfig, *, seeds: dict[str, int]
+    model: GenerativeModel, reference: Reference, config: EvaluationConfig, *, seeds: dict[str, int],
+    on_images: Callable[[int], None] = lambda done: None,
 ) -> Examination:
     """Samples, metrics, likelihood and speed of a trained model.
 
@@ -112,10 +122,13 @@ def examine(
         reference: The real side.
         config: The exam's options.
         seeds: For the axes ``samples`` and ``likelihood``.
+        on_images: Told how many images are generated so far.
     """
     dataset = reference.dataset
     labels = asked_labels(dataset, reference.n)
-    generated = generate(model, labels, seed=seeds["samples"], batch_size=config.batch_size)
+    generated = generate(
+        model, labels, seed=seeds["samples"], batch_size=config.batch_size, on_images=on_images
+    )
     likelihood = score_likelihood(
         model,
         torch.from_numpy(dataset.test.images[: config.num_likelihood_images]),

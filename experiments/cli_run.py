@@ -51,8 +51,6 @@ def run_cells(cells: Sequence[Cell], out: Path) -> int:
             records.append(run_cell(cell, out, console=console))
         except (CellError, LockedError) as error:
             _say(str(error))
-        except SystemExit:  # Lightning answers Ctrl-C with an exit of its own
-            raise KeyboardInterrupt from None
     written = write_page(out)
     if records:
         console.print(summary_table(records))

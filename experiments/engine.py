@@ -113,8 +113,9 @@ def _work(cell: Cell, folder: Path, out: Path, progress: Progress) -> Record:
     reference = _reference(cell.dataset, cell.data_config, cell.evaluation)
     ensure_controls(reference, cell, data_hash, out)
     seeds = {axis: axis_seed(cell.seed, axis) for axis in ("samples", "likelihood")}
-    progress.console.print("exam: sampling, metrics, likelihood, speed", highlight=False)
-    found = examine(model, reference, cell.evaluation, seeds=seeds)
+    progress.start("sampling for the exam", reference.n)
+    found = examine(model, reference, cell.evaluation, seeds=seeds, on_images=progress.update)
+    progress.finish()
     save_samples(folder / "samples.npz", found.generated)
     save_pictures(folder, model, found.generated, seeds["samples"])
     merge_logs(folder)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
 
 from rich import progress as bars
 from rich.console import Console
-
-if TYPE_CHECKING:
-    from experiments.training import StagePlan
 
 PLAIN_LINES = 10
 
@@ -21,7 +18,7 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Stage, images seen, share of the budget, losses, images per second and time left."""
+    """What is being done, its share of the whole, images, losses, images per second and time left."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -31,33 +28,34 @@ class Progress:
         """One sentence that the user must see."""
         self.console.print(f"warning: {message}", style="yellow", highlight=False, soft_wrap=True)
 
-    def start(self, plan: StagePlan) -> None:
-        """A stage begins."""
-        self.plan, self.shown = plan, 0
+    def start(self, name: str, total: int, batch_size: int = 1) -> None:
+        """Something begins that takes ``total`` steps of ``batch_size`` images."""
+        self.finish()
+        self.name, self.total, self.batch_size, self.shown = name, total, batch_size, 0
+        self.started = time.perf_counter()
         if self.console.is_terminal:
             self.bar = bars.Progress(
                 bars.TextColumn("{task.description}"), bars.BarColumn(bar_width=5), bars.TaskProgressColumn(),
                 bars.TextColumn("{task.fields[text]}"), console=self.console,
             )
-            self.task = self.bar.add_task(plan.name, total=plan.steps, text="")
+            self.task = self.bar.add_task(name, total=total, text="")
             self.bar.start()
 
-    def update(self, done: int, losses: dict[str, float], seconds: float) -> None:
-        """``done`` steps of the stage took ``seconds``."""
-        rate = done / max(seconds, 1e-9)
-        left = duration((self.plan.steps - done) / rate)
-        loss = " ".join(f"{name} {value:.3g}" for name, value in sorted(losses.items()))
-        images = done * self.plan.batch_size
-        text = f"{images:,} img  {loss}  {rate * self.plan.batch_size:,.0f} img/s  {left} left"
+    def update(self, done: int, losses: dict[str, float] | None = None, seconds: float | None = None) -> None:
+        """``done`` steps took ``seconds`` (default: the time since the start)."""
+        rate = done / max(time.perf_counter() - self.started if seconds is None else seconds, 1e-9)
+        left = duration((self.total - done) / rate)
+        loss = "".join(f"{name} {value:.3g}  " for name, value in sorted((losses or {}).items()))
+        text = f"{done * self.batch_size:,} img  {loss}{rate * self.batch_size:,.0f} img/s  {left} left"
         if self.bar is not None:
             self.bar.update(self.task, completed=done, text=text)
-        elif done * PLAIN_LINES // self.plan.steps > self.shown:
-            self.shown = done * PLAIN_LINES // self.plan.steps
-            share = f"{done / self.plan.steps:4.0%}"
-            self.console.print(f"{self.plan.name}  {share}  {text}", highlight=False, soft_wrap=True)
+        elif done * PLAIN_LINES // self.total > self.shown:
+            self.shown = done * PLAIN_LINES // self.total
+            share = f"{done / self.total:4.0%}"
+            self.console.print(f"{self.name}  {share}  {text}", highlight=False, soft_wrap=True)
 
     def finish(self) -> None:
-        """The stage is over, or something went wrong: give the terminal back."""
+        """It is over, or something went wrong: give the terminal back."""
         if self.bar is not None:
             self.bar.stop()
             self.bar = None

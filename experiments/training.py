@@ -192,14 +192,15 @@ def train_stage(
         logger=[CSVLogger(logs, name="csv"), TensorBoardLogger(logs, name="tensorboard")],
         log_every_n_steps=loop.log_every, reload_dataloaders_every_n_epochs=1, default_root_dir=folder, **QUIET,
     )
-    progress.start(plan)
+    progress.start(plan.name, plan.steps, plan.batch_size)
     data = StepDataModule(
         precompute(stage, columns, plan, order_seed), batch_size=plan.batch_size, steps=plan.steps, chunk=chunk,
         seed=order_seed,
     )
-    trainer.fit(stage, datamodule=data, ckpt_path=newest_intact(where, progress.warn), weights_only=True)
-    if trainer.interrupted:  # Lightning turns Ctrl-C into a quiet end
-        raise KeyboardInterrupt
+    try:
+        trainer.fit(stage, datamodule=data, ckpt_path=newest_intact(where, progress.warn), weights_only=True)
+    except SystemExit:  # Lightning answers Ctrl-C with an exit of its own
+        raise KeyboardInterrupt from None
     stage.finish()
     progress.finish()
     return StageResult(plan, loop.seconds)

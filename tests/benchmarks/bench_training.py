@@ -58,7 +58,7 @@ class Clock(Progress):
         super().__init__(Console(file=io.StringIO()))
         self.times: dict[int, float] = {}
 
-    def update(self, done: int, losses: dict[str, float], seconds: float) -> None:
+    def update(self, done: int, losses: dict[str, float] | None = None, seconds: float | None = None) -> None:
         self.times[done] = time.perf_counter()
 
 
@@ -86,7 +86,7 @@ def stages_of(name: str, info: DatasetInfo, columns: dict[str, torch.Tensor], st
         total = WARM_UP + steps
         plan = replace(plan, steps=total, precompute_images=total * plan.batch_size if plan.precompute_flops else 0)
         clock = Clock()
-        clock.start(plan)
+        clock.start(plan.name, plan.steps, plan.batch_size)
         data = StepDataModule(
             precompute(stage, columns, plan, 0), batch_size=plan.batch_size, steps=total, chunk=total, seed=0
         )

@@ -32,14 +32,14 @@ class Stopping(Progress):
 
     def __init__(self, step: int, stage: int) -> None:
         super().__init__(silent().console)
-        self.step, self.stage, self.started = step, stage, -1
+        self.step, self.stage, self.now = step, stage, -1
 
-    def start(self, plan: object) -> None:
-        super().start(plan)
-        self.started += 1
+    def start(self, name: str, total: int, batch_size: int = 1) -> None:
+        super().start(name, total, batch_size)
+        self.now += 1
 
-    def update(self, done: int, losses: dict[str, float], seconds: float) -> None:
-        if (self.started, done) == (self.stage, self.step):
+    def update(self, done: int, losses: dict[str, float] | None = None, seconds: float | None = None) -> None:
+        if (self.now, done) == (self.stage, self.step):
             raise Interrupted
         super().update(done, losses, seconds)
 
