@@ -114,9 +114,8 @@ def save_pictures(folder: Path, model: GenerativeModel, generated: Generated, se
         generator=torch.Generator().manual_seed(seed), trajectory=True,
     )
     if found.trajectory is not None:
-        write_atomic(
-            folder / "trajectory.png", pictures.png_bytes(pictures.trajectory_picture(found.trajectory.cpu().numpy()))
-        )
+        strip = pictures.trajectory_picture(found.trajectory.cpu().numpy())
+        write_atomic(folder / "trajectory.png", pictures.png_bytes(strip, least_height=900))
 
 
 def merge_logs(folder: Path) -> None:

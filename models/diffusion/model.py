@@ -23,7 +23,7 @@ from models.base import (
     to_uint8,
 )
 from models.diffusion.bound import variational_bound
-from models.diffusion.edm import Denoiser, draw_log_sigma, edm_loss
+from models.diffusion.edm import Denoiser, c_in, draw_log_sigma, edm_loss
 from models.diffusion.samplers import heun, karras_sigmas
 
 BOUND_LEVELS = 32
@@ -110,8 +110,8 @@ class Diffusion(GenerativeModel):
         x = normal_noise(self.image_shape, image_generators(n, generator)).to(self.device) * float(sigmas[0])
         final, nfe, states = heun(lambda y, sigma: self.denoiser(y, sigma, labels), x, sigmas)
         path = None
-        if trajectory:  # every state is shown at unit scale: x / sqrt(1 + sigma^2)
-            scales = (1 + sigmas.square()).rsqrt().tolist()
+        if trajectory:  # every state is shown at the scale of the data, so that static looks grey
+            scales = (c_in(sigmas, self.hparams.sigma_data) * self.hparams.sigma_data).tolist()
             path = torch.stack([to_uint8(s * scale) for s, scale in zip([x, *states], scales, strict=True)])
         return Samples(to_uint8(final), nfe, path)
 

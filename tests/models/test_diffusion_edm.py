@@ -185,5 +185,5 @@ def test_the_model_counts_and_shows_its_steps() -> None:
     assert samples.nfe == 9 and samples.trajectory.shape == (6, 2, *SHAPE)
     default = model.sample(2, generator=torch.Generator().manual_seed(0))
     assert default.nfe == 2 * model.hparams.num_steps - 1
-    static = samples.trajectory[0].float()  # pure noise at unit scale: 127.5 grey levels a deviation, clipped
-    assert 60 < float(static.std()) < 110
+    static = samples.trajectory[0].float()  # noise at the data's scale: 64 grey levels a deviation, rarely clipped
+    assert 50 < float(static.std()) < 72
