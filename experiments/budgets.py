@@ -4,7 +4,7 @@ from __future__ import annotations
 
 BUDGETS: dict[str, tuple[float, str]] = {
     "smoke": (2e10, "a few steps, to see that everything runs"),
-    "small": (3e12, "about half a minute of training on two CPU cores; enough for digits"),
+    "small": (3e12, "about a minute of training on two CPU cores; enough for digits"),
     "medium": (5e13, "about ten minutes on two CPU cores; Fashion-MNIST becomes recognisable"),
     "large": (5e14, "about two hours on two CPU cores"),
     "xlarge": (1e16, "for a GPU"),
