@@ -6,6 +6,7 @@ import hashlib
 import platform
 import subprocess
 from datetime import UTC, datetime
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
@@ -26,8 +27,12 @@ def _git(*arguments: str) -> str | None:
     return run.stdout
 
 
+@lru_cache(maxsize=1)
 def git_state() -> tuple[str | None, str | None]:
-    """Commit of this checkout, and the SHA-256 of what differs from it (None if nothing does)."""
+    """Commit of this checkout, and the SHA-256 of what differs from it (None if nothing does).
+
+    Asked once, when a process begins its work: files edited later are not what it runs.
+    """
     commit, diff = _git("rev-parse", "HEAD"), _git("diff", "HEAD")
     if commit is None:
         return None, None

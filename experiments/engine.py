@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from datamodules.base import DataNotFoundError, ImageDataset
-from evaluation.provenance import provenance
+from evaluation.provenance import git_state, provenance
 from evaluation.record import (
     FAILURE_FILE,
     RECORD_FILE,
@@ -103,6 +103,7 @@ def _failed(cell: Cell, folder: Path, data_hash: str, error: Exception) -> CellE
 
 
 def _work(cell: Cell, folder: Path, out: Path, progress: Progress) -> Record:
+    git_state()
     dataset, data_hash = _dataset(cell.dataset, cell.data_config)
     write_json(folder / "config.json", cell.resolved() | {"seed": cell.seed, "dataset_sha256": data_hash})
     progress.console.print(f"{cell.model} on {cell.dataset}, seed {cell.seed}: {folder}", highlight=False,
