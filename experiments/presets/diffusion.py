@@ -5,16 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from datamodules.base import DatasetInfo
-from experiments.presets.base import (
-    ANY_BATCH,
-    ANY_HALF_LIFE,
-    ANY_LR,
-    DEPTH,
-    SHARE,
-    require,
-    require_multiple,
-    require_power_of_two,
-)
+from experiments.presets.base import require, require_multiple, require_power_of_two
 
 
 @dataclass(frozen=True)
@@ -40,10 +31,7 @@ class Config:
     def __post_init__(self) -> None:
         require_multiple(self, "width", 8)
         require_power_of_two(self, "patch_size", 1)
-        require(
-            self, blocks=DEPTH, sigma_data=(1e-3, 1e3), batch_size=ANY_BATCH, lr=ANY_LR,
-            ema_half_life=ANY_HALF_LIFE, label_dropout=SHARE, num_steps=(1, 1000),
-        )
+        require(self, sigma_data=(1e-3, 1e3), num_steps=(1, 1000))
 
 
 def preset(info: DatasetInfo) -> Config:

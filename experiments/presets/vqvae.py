@@ -5,16 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from datamodules.base import DatasetInfo
-from experiments.presets.base import (
-    ANY_BATCH,
-    ANY_HALF_LIFE,
-    ANY_LR,
-    DEPTH,
-    SHARE,
-    require,
-    require_multiple,
-    require_power_of_two,
-)
+from experiments.presets.base import require, require_multiple, require_power_of_two
 
 
 @dataclass(frozen=True)
@@ -43,10 +34,7 @@ class Config:
         require_power_of_two(self, "downsample", 2)
         require_multiple(self, "width", 8)
         require_multiple(self, "prior_dim", 32)
-        require(
-            self, autoencoder_share=(0.01, 0.99), prior_depth=DEPTH, batch_size=ANY_BATCH, lr=ANY_LR,
-            ema_half_life=ANY_HALF_LIFE, label_dropout=SHARE,
-        )
+        require(self, autoencoder_share=(0.01, 0.99), prior_depth=(1, 100))
 
 
 def preset(info: DatasetInfo) -> Config:
