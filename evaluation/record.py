@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 RECORD_FILE = "record.json"
 FAILURE_FILE = "failure.json"
 
@@ -36,20 +36,44 @@ class StageBudget:
 
 @dataclass(frozen=True)
 class Budget:
-    """Training cost over all stages; ``train_flops`` is their sum."""
+    """Training cost over all stages; ``train_flops`` is their sum. None, with the reason, where it is unknown."""
 
-    train_flops: float
-    images_seen: int
-    steps: int
+    train_flops: float | None
+    images_seen: int | None
+    steps: int | None
     stages: tuple[StageBudget, ...] = ()
+    reason_missing: str | None = None
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """Parameter counts: all that was trained, and those that sampling needs."""
+    """Parameter counts: all that was trained, and those that sampling needs; None where they are unknown."""
 
-    total: int
-    sampling: int
+    total: int | None
+    sampling: int | None
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """The conditions a number was computed under; numbers of different fingerprints are never ranked.
+
+    ``weights_sha256`` and ``dtype`` are the extractor's, as read from its file and seen on its
+    activations. ``resize`` names grid and filter, ``quantiser`` how pixels became uint8.
+    ``reference_sha256`` is the hash of the real images themselves. ``seed`` is that of the metric's own
+    randomness, None where it has none; the sampling seed is the record's.
+    """
+
+    features: str | None
+    weights_sha256: str | None
+    dtype: str
+    resize: str
+    quantiser: str
+    n_real: int
+    n_fake: int
+    reference_split: str
+    reference_sha256: str
+    versions: dict[str, str]
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +81,7 @@ class MetricValue:
     """One number of the exam, or the reason why it is missing.
 
     ``features`` names the feature space (``None`` where there is none); ``ci_low`` and
-    ``ci_high`` are ``None`` where no interval with a tested method exists.
+    ``ci_high`` are ``None`` where no interval with a tested method exists, ``ci_method`` names it.
     """
 
     value: float | None
@@ -68,11 +92,20 @@ class MetricValue:
     features: str | None
     higher_is_better: bool
     reason_missing: str | None = None
+    ci_method: str | None = None
+    fingerprint: Fingerprint | None = None
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Bits per dimension of uint8 test images; ``parts`` (bits per dimension) add up to it."""
+    """Bits per dimension of uint8 test images; ``parts`` (bits per dimension) add up to it.
+
+    ``kind`` is the sort of bound or estimate; kinds are never ranked against each other.
+    ``standard_error`` is that of the mean over images, in bits per dimension. ``self_check`` says in
+    one sentence how the number was checked and ``self_check_passed`` whether it held. ``settings``
+    are the choices the number depends on (noise levels, tolerances, variances), ``nfe`` the mean
+    network evaluations per image.
+    """
 
     bits_per_dim: float | None
     ci_low: float | None
@@ -81,24 +114,83 @@ class Likelihood:
     parts: dict[str, float] = field(default_factory=dict)
     n_images: int = 0
     reason_missing: str | None = None
+    standard_error: float | None = None
+    self_check: str | None = None
+    self_check_passed: bool | None = None
+    settings: dict[str, float | str] = field(default_factory=dict)
+    nfe: float | None = None
+
+
+@dataclass(frozen=True)
+class BoundGap:
+    """Bound minus truth on the same images, bits per dimension, with its paired standard error.
+
+    A valid bound has a gap >= 0 but for its error, which is never below ln(1000) / 3 nats over all images
+    together (``evaluation.truth``).
+    """
+
+    kind: str
+    gap: float
+    standard_error: float
+    n_images: int
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known exactly of samples from a source whose density is known; bits per dimension.
+
+    ``entropy`` is that of the source. ``cross_entropy`` is the mean of -log2 p(sample) / D under the
+    true density: entropy + the samples' lack of fidelity. ``modes_reached`` of ``modes`` mixture
+    components have at least one sample; ``mode_distance`` is the total variation in [0, 1] between
+    the samples' mode histogram and the true weights, ``mode_distance_floor`` that of as many true draws.
+    Every sample counts for its most probable mode, however improbable it is. Fidelity is
+    ``cross_entropy`` against ``entropy`` (below it: samples keep to the densest places), diversity the
+    other two against their floors.
+    """
+
+    entropy: float
+    entropy_error: float
+    cross_entropy: float
+    cross_entropy_error: float
+    modes: int
+    modes_reached: int
+    modes_reached_floor: float
+    mode_distance: float
+    mode_distance_floor: float
+    gaps: tuple[BoundGap, ...] = ()
 
 
 @dataclass(frozen=True)
 class Speed:
     """Sampling speed, all stages included; latencies at batch size 1 in milliseconds.
 
-    ``utilisation`` = FLOPs per second while sampling / measured matrix-product peak.
+    ``nfe`` counts network evaluations per image with a hook. ``utilisation`` = FLOPs per second while
+    sampling / ``matmul_peak_flops``, the machine's measured matrix-product peak. ``sweep`` is images per
+    second by batch size, ``stage_seconds`` seconds per image by network at the best batch size (the
+    rest under "other"), ``warm_up_seconds`` the first call, excluded from all else.
     """
 
     images_per_second: float | None
     latency_ms_p50: float | None
     latency_ms_p95: float | None
-    nfe: int | None
+    nfe: float | None
     batch_size: int | None
     peak_memory_mib: float | None
     flops_per_image: float | None
     utilisation: float | None
     reason_missing: str | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    latency_ms_p90: float | None = None
+    warm_up_seconds: float | None = None
+    matmul_peak_flops: float | None = None
+    sweep: dict[str, float] = field(default_factory=dict)
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def missing(cls, reason: str) -> Speed:
+        """A speed that was not measured, and why."""
+        return cls(None, None, None, None, None, None, None, None, reason)
 
 
 @dataclass(frozen=True)
@@ -125,7 +217,11 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Record:
-    """One finished cell (or control: a row that was not trained, to compare with)."""
+    """One finished cell, or a row to compare it with.
+
+    ``source`` is "trained", "control" (not a model) or "external" (images made elsewhere).
+    ``likelihoods`` holds every kind that was computed; ``likelihood`` is the first of them.
+    """
 
     model: str
     dataset: str
@@ -138,6 +234,9 @@ class Record:
     likelihood: Likelihood
     speed: Speed
     provenance: Provenance
+    likelihoods: tuple[Likelihood, ...] = ()
+    truth: Truth | None = None
+    source: str = "trained"
     schema_version: int = SCHEMA_VERSION
 
     def save(self, path: Path) -> None:
@@ -199,7 +298,7 @@ def load_record(path: Path) -> Record:
     if record.schema_version != SCHEMA_VERSION:
         raise RecordError(
             f"{path} has schema version {record.schema_version}; "
-            f"this version reads {SCHEMA_VERSION}"
+            f"this version reads {SCHEMA_VERSION}; run the cell again"
         )
     return record
 

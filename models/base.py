@@ -33,11 +33,24 @@ class Samples:
 
 @dataclass(frozen=True)
 class LikelihoodBound:
-    """Per-image lower bound on log p(x) in nats, float64 (N,), with the parts that add up to it."""
+    """Per-image lower bound on log p(x) in nats, float64 (N,), with the parts that add up to it.
+
+    ``settings`` are the choices the number depends on; ``nfe`` float64 (N,) counts network evaluations.
+    """
 
     log_likelihood: Tensor
     kind: str
     parts: dict[str, Tensor] = field(default_factory=dict)
+    settings: dict[str, float | str] = field(default_factory=dict)
+    nfe: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class SelfCheck:
+    """How a likelihood was checked, in one sentence with its figures, and whether it held."""
+
+    text: str
+    passed: bool
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -123,7 +136,9 @@ class GenerativeModel(pl.LightningModule, ABC):
     num_classes: int
     sampler: str = "direct"
     has_trajectory: bool = False  # whether ``sample`` takes ``trajectory=True``
-    likelihood_missing: str = ""  # the reason, where ``log_likelihood_bound`` returns None
+    likelihood_kinds: tuple[str, ...] = ()  # what ``log_likelihood_bound`` computes, the main one first
+    slow_likelihood_kinds: tuple[str, ...] = ()  # those that need hundreds of evaluations an image
+    likelihood_missing: str = ""  # the reason, where there is none
 
     @abstractmethod
     def stages(self) -> list[Stage]:
@@ -146,8 +161,32 @@ class GenerativeModel(pl.LightningModule, ABC):
         """
 
     @abstractmethod
-    def log_likelihood_bound(self, images: Tensor, *, generator: torch.Generator) -> LikelihoodBound | None:
-        """Lower bound on log p(x), without labels, of uint8 images (N, C, H, W); None if there is none."""
+    def log_likelihood_bound(
+        self, images: Tensor, *, generator: torch.Generator, kind: str | None = None
+    ) -> LikelihoodBound | None:
+        """Lower bound on log p(x), without labels, of uint8 images (N, C, H, W); None if there is none.
+
+        Args:
+            images: uint8 (N, C, H, W).
+            generator: CPU generator; an image's bound depends on it and on its own index only.
+            kind: One of ``likelihood_kinds`` (default: the first); another raises ``ValueError``.
+        """
+
+    def calibrate_likelihood(self, images: Tensor, *, generator: torch.Generator) -> None:
+        """Choose what a likelihood needs beyond training, on validation images; most need nothing."""
+
+    def check_likelihood(self, images: Tensor, *, kind: str, generator: torch.Generator) -> SelfCheck | None:
+        """Check a kind of likelihood by means of its own on a few uint8 images; None if there is no such means."""
+        return None
+
+    def likelihood_kind(self, kind: str | None) -> str:
+        """The kind asked for, the main one by default; ``ValueError`` names those that exist."""
+        if kind is None and self.likelihood_kinds:
+            return self.likelihood_kinds[0]
+        if kind not in self.likelihood_kinds:
+            allowed = ", ".join(self.likelihood_kinds) or "none"
+            raise ValueError(f"unknown kind of likelihood {kind!r}; allowed: {allowed}")
+        return kind
 
     def sampling_modules(self) -> list[nn.Module]:
         """The networks that sampling needs (their parameters are counted apart)."""
