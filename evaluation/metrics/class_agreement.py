@@ -9,9 +9,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from evaluation.metrics.base import Exam, MetricInfo, Score
+from evaluation.metrics.base import Exam, MetricInfo, Score, of_features
 
 Z_95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
+WILSON = "Wilson score interval of a share"
+# Extractors trained on other classes than the dataset's, by the beginning of their names.
+GENERAL_NETWORKS = ("inception", "vgg", "clip", "dinov2", "efficientnet")
 
 
 def class_agreement(predictions: ArrayLike, labels: ArrayLike) -> float:
@@ -34,10 +37,15 @@ def class_agreement_score(exam: Exam) -> tuple[Score]:
     """The share with Wilson's interval; ``ValueError`` where there were no classes to ask for."""
     if exam.fake_labels is None:
         raise ValueError("the samples were not asked for by class")
-    if exam.fake_predictions is None:
-        raise ValueError("there is no classifier for this dataset")
-    share = class_agreement(exam.fake_predictions, exam.fake_labels)
-    return (Score(share, *wilson_interval(share, len(exam.fake_labels))),)
+    if exam.fake_logits is None:
+        raise ValueError("the feature extractor gives no classes")
+    share = class_agreement(np.argmax(exam.fake_logits, 1), exam.fake_labels)
+    return (Score(share, *wilson_interval(share, len(exam.fake_labels)), WILSON),)
+
+
+def knows_the_classes(features: str) -> bool:
+    """Whether a feature space comes with the dataset's own classes: a general network has others."""
+    return of_features(features) and not features.startswith(GENERAL_NETWORKS)
 
 
 METRIC = MetricInfo(
@@ -47,4 +55,5 @@ METRIC = MetricInfo(
     paper="Ravuri and Vinyals 2019, arXiv:1905.10887",
     summary="share of samples that the dataset's classifier assigns to the class asked for",
     compute=class_agreement_score,
+    applies=knows_the_classes,
 )

@@ -9,34 +9,67 @@ import pkgutil
 from evaluation.metrics.base import Exam, MetricInfo, Score
 from evaluation.record import MetricValue
 
+PACKAGE = "evaluation.metrics"
+OTHER_MODULES = ("evaluation.memorization",)  # what declares metrics outside that folder
+# Names that mean Inception's features and nothing else.
+INCEPTION_NAMES = {
+    "fd_inception": "fid",
+    "fd_infinity_inception": "fid_infinity",
+    "kd_inception": "kid",
+    "kd_subsets_inception": "kid_subsets",
+    "inception_score_inception": "inception_score",
+}
+
 
 def all_metrics() -> list[MetricInfo]:
-    """The ``METRIC`` of every file in this folder that declares one, sorted by file name."""
-    package = importlib.import_module("evaluation.metrics")
-    names = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
-    modules = (importlib.import_module(f"evaluation.metrics.{name}") for name in names)
-    return [module.METRIC for module in modules if hasattr(module, "METRIC")]
+    """Every file's ``METRIC``, or its several ``METRICS``: this folder's by file name, then the others'."""
+    folder = importlib.import_module(PACKAGE).__path__
+    names = sorted(f"{PACKAGE}.{module.name}" for module in pkgutil.iter_modules(folder))
+    modules = [importlib.import_module(name) for name in (*names, *OTHER_MODULES)]
+    declared = (getattr(module, "METRICS", (getattr(module, "METRIC", None),)) for module in modules)
+    return [metric for metrics in declared for metric in metrics if metric is not None]
 
 
-def score_all(exam: Exam, features: str) -> dict[str, MetricValue]:
-    """Every number of every metric, or the reason why it is missing.
+def metric_key(template: str, features: str, main: bool) -> str:
+    """The record key of a metric's name in a feature space.
 
     Args:
-        exam: Features of both sides, and the classes seen and asked for.
-        features: Name of the feature space; it replaces ``{features}`` in the names.
+        template: One of ``MetricInfo.names``, e.g. ``fd_{features}`` or ``precision``.
+        features: Name of the feature space.
+        main: Whether it is the main one, where names without ``{features}`` stay as they are.
 
     Returns:
-        Record values by name, e.g. ``fd_digits``, ``precision``, ``class_agreement``.
+        E.g. ``fd_digits``, ``precision``, ``precision_pixels``; ``fid`` for ``fd_{features}`` of ``inception``.
+    """
+    if "{features}" in template:
+        key = template.format(features=features)
+    elif main:
+        return template
+    else:
+        key = f"{template}_{features}"
+    return INCEPTION_NAMES.get(key, key)
+
+
+def score_all(exam: Exam, *, main: bool = True) -> dict[str, MetricValue]:
+    """Every number of every metric that applies to the feature space, or the reason why it is missing.
+
+    Args:
+        exam: Features of both sides, and what else there is to look at.
+        main: Whether this is the main feature space, see ``metric_key``.
+
+    Returns:
+        Record values by name, without fingerprints.
     """
     values: dict[str, MetricValue] = {}
     for metric in all_metrics():
-        values |= score_one(metric, exam, features)
+        if metric.applies(exam.features):
+            values |= score_one(metric, exam, main=main)
     return values
 
 
-def score_one(metric: MetricInfo, exam: Exam, features: str) -> dict[str, MetricValue]:
+def score_one(metric: MetricInfo, exam: Exam, *, main: bool = True) -> dict[str, MetricValue]:
     """The numbers of one metric, or its reason under each of its names."""
-    names = [name.format(features=features) for name in metric.names]
+    names = [metric_key(name, exam.features, main) for name in metric.names]
     scores: tuple[Score | None, ...] = (None,) * len(names)
     reason = _too_few(metric, exam)
     if reason is None:
@@ -44,9 +77,7 @@ def score_one(metric: MetricInfo, exam: Exam, features: str) -> dict[str, Metric
             scores = metric.compute(exam)
         except ValueError as error:
             reason = str(error)
-    return {
-        name: _value(metric, exam, features, score, reason) for name, score in zip(names, scores, strict=True)
-    }
+    return {name: _value(metric, exam, score, reason) for name, score in zip(names, scores, strict=True)}
 
 
 def _too_few(metric: MetricInfo, exam: Exam) -> str | None:
@@ -56,11 +87,10 @@ def _too_few(metric: MetricInfo, exam: Exam) -> str | None:
     return None
 
 
-def _value(
-    metric: MetricInfo, exam: Exam, features: str, score: Score | None, reason: str | None
-) -> MetricValue:
+def _value(metric: MetricInfo, exam: Exam, score: Score | None, reason: str | None) -> MetricValue:
     if score is not None and not math.isfinite(score.value):
         reason, score = f"the result is not a finite number ({score.value})", None
-    value, low, high = (score.value, score.ci_low, score.ci_high) if score else (None, None, None)
-    n_real, n_fake = len(exam.real), len(exam.fake)
-    return MetricValue(value, low, high, n_real, n_fake, features, metric.higher_is_better, reason)
+    value, low, high, method = (score.value, score.ci_low, score.ci_high, score.ci_method) if score else (None,) * 4
+    return MetricValue(
+        value, low, high, len(exam.real), len(exam.fake), exam.features, metric.higher_is_better, reason, method
+    )

@@ -3,53 +3,29 @@
 Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update Rule" (arXiv:1706.08500), Eq. 6:
 |m1 - m2|² + tr C1 + tr C2 - 2 tr (C1 C2)^½. The square root is never formed: its trace is the
 sum of the singular values of A Bᵀ for centred samples with C1 = AᵀA, C2 = BᵀB (few samples), or
-of the square roots of the eigenvalues of C1^½ C2 C1^½ (few dimensions).
+of the square roots of the eigenvalues of Lᵀ C2 L with C1 = L Lᵀ (few dimensions); L is Cholesky's
+factor or, where C1 has no full rank, its symmetric square root.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from evaluation.metrics.base import Exam, Matrix, MetricInfo, Score, feature_pair
-from evaluation.metrics.intervals import enough_for_interval, jackknife_interval, random_groups
+from evaluation.metrics.base import Exam, Features, Matrix, MetricInfo, Score, feature_pair
+from evaluation.metrics.intervals import (
+    Masks,
+    Replicates,
+    enough_for_interval,
+    interval_score,
+    random_groups,
+    replicate,
+)
+from evaluation.metrics.statistics import FeatureStatistics, GroupStatistics
 
 EPSILON = float(np.finfo(np.float64).eps)
-
-
-@dataclass(frozen=True)
-class FeatureStatistics:
-    """Sample size, mean (D,) and scatter (D, D), the sum of centred outer products; they merge exactly."""
-
-    n: int
-    mean: Matrix
-    scatter: Matrix
-
-    @classmethod
-    def of(cls, features: ArrayLike) -> FeatureStatistics:
-        """Statistics of features (N, D), N >= 1."""
-        x = np.asarray(features, np.float64)
-        mean = x.mean(0)
-        return cls(len(x), mean, (x - mean).T @ (x - mean))
-
-    def merge(self, other: FeatureStatistics) -> FeatureStatistics:
-        """Statistics of the union of two disjoint sets (Chan et al. 1979, Eq. 2.1)."""
-        n, shift = self.n + other.n, other.mean - self.mean
-        scatter = self.scatter + other.scatter + np.outer(shift, shift) * (self.n * other.n / n)
-        return FeatureStatistics(n, self.mean + shift * (other.n / n), scatter)
-
-    def without(self, part: FeatureStatistics) -> FeatureStatistics:
-        """Statistics of what remains when a proper subset is taken out; undoes ``merge``."""
-        n, shift = self.n - part.n, part.mean - self.mean
-        scatter = self.scatter - part.scatter - np.outer(shift, shift) * (self.n * part.n / n)
-        return FeatureStatistics(n, self.mean - shift * (part.n / n), scatter)
-
-    @property
-    def covariance(self) -> Matrix:
-        """Unbiased covariance (D, D)."""
-        return self.scatter / (self.n - 1)
+SECOND_ORDER_DIMENSIONS = 128  # up to here the 780 distances without two groups cost seconds
+STACK_ELEMENTS = 1 << 21  # of the covariances whose eigenvalues are taken at one time: 16 MB
 
 
 def frechet_distance(real: ArrayLike, fake: ArrayLike) -> float:
@@ -57,14 +33,17 @@ def frechet_distance(real: ArrayLike, fake: ArrayLike) -> float:
     x, y = feature_pair(real, fake)
     if not _few_samples(x, y):
         return frechet_from_statistics(FeatureStatistics.of(x), FeatureStatistics.of(y))
-    a, b = ((z - z.mean(0)) / (len(z) - 1) ** 0.5 for z in (x, y))
-    difference = x.mean(0) - y.mean(0)
-    return _assemble(difference, float((a * a).sum() + (b * b).sum()), trace_from_samples(a, b))
+    means = [z.mean(0, dtype=np.float64) for z in (x, y)]
+    a, b = ((z - mean) / (len(z) - 1) ** 0.5 for z, mean in zip((x, y), means, strict=True))
+    traces = float((a * a).sum() + (b * b).sum())
+    return _assemble(means[0] - means[1], traces, trace_from_samples(a, b))
 
 
 def frechet_from_statistics(real: FeatureStatistics, fake: FeatureStatistics) -> float:
     """Fréchet distance between two sets known by their statistics."""
-    return _rooted_distance(real, fake, matrix_root(real.covariance))
+    if real.n < 2 or fake.n < 2:
+        raise ValueError(f"a covariance needs at least 2 samples a side, not {real.n} and {fake.n}")
+    return float(_distances(real.mean, real.covariance, fake.mean[None], fake.covariance[None])[0])
 
 
 def trace_from_samples(a: Matrix, b: Matrix) -> float:
@@ -72,15 +51,32 @@ def trace_from_samples(a: Matrix, b: Matrix) -> float:
     return float(np.linalg.svd(a @ b.T, compute_uv=False).sum())
 
 
-def trace_from_root(root: Matrix, covariance: Matrix) -> float:
-    """tr (C1 C2)^½ from C1^½ and C2, both (D, D), O(D³)."""
-    return float(np.sqrt(_positive(np.linalg.eigvalsh(root @ covariance @ root))).sum())
+def trace_from_factor(factor: Matrix, covariances: Matrix) -> Matrix:
+    """tr (C1 C2)^½ (R,) for C1 = L Lᵀ given by L (D, D) and covariances C2 (R, D, D), O(R D³)."""
+    values = np.linalg.eigvalsh(factor.T @ covariances @ factor)
+    # Zero what is rounding: the root of a 1e-16 that should be 0 would be a 1e-8.
+    threshold = values.shape[-1] * EPSILON * values.max(-1, keepdims=True)
+    return np.asarray(np.sqrt(np.where(values > threshold, values, 0.0)).sum(-1), np.float64)
 
 
-def matrix_root(covariance: Matrix) -> Matrix:
-    """The symmetric square root of a covariance (D, D)."""
-    values, vectors = np.linalg.eigh(covariance)
-    return (vectors * np.sqrt(_positive(values))) @ vectors.T
+def covariance_factor(covariance: Matrix) -> Matrix:
+    """L (D, D) with L Lᵀ the covariance, of any rank."""
+    try:
+        return np.asarray(np.linalg.cholesky(covariance), np.float64)
+    except np.linalg.LinAlgError:  # not of full rank
+        values, vectors = np.linalg.eigh(covariance)
+        return vectors * np.sqrt(np.maximum(values, 0.0))
+
+
+def group_distances(real: GroupStatistics, fake: GroupStatistics, kept: Masks, kept_fake: Masks) -> Matrix:
+    """Distances (R,) between unions of groups; one of the masks (R or 1, G) has one row."""
+    if len(kept) > 1:
+        return group_distances(fake, real, kept_fake, kept)
+    (mean,), (covariance,) = real.unions(kept)
+    factor = covariance_factor(covariance)
+    step = max(1, STACK_ELEMENTS // real.dimensions**2)
+    stacks = (fake.unions(kept_fake[start : start + step]) for start in range(0, len(kept_fake), step))
+    return np.array([value for stack in stacks for value in _distances(mean, covariance, *stack, factor)])
 
 
 def frechet_score(exam: Exam) -> tuple[Score]:
@@ -89,30 +85,34 @@ def frechet_score(exam: Exam) -> tuple[Score]:
     value = frechet_distance(x, y)
     if not enough_for_interval(len(x), len(y)):
         return (Score(value),)
-    low, high = jackknife_interval(value, _replicates(x, y), _replicates(y, x))
-    return (Score(value, max(low, 0.0), high),)
+    return (interval_score(value, _replicates(x, y), least=0.0),)
 
 
-def _few_samples(x: Matrix, y: Matrix) -> bool:
+def _few_samples(x: Features, y: Features) -> bool:
     """Whether singular values of an (N, M) product cost less than eigenvalues of a (D, D) one."""
     return len(x) * len(y) * min(len(x), len(y)) <= x.shape[1] ** 3
 
 
-def _replicates(x: Matrix, y: Matrix) -> list[float]:
-    """Distances without each group of x; where roots are taken, that of y serves them all."""
-    groups = random_groups(len(x))
-    if _few_samples(x, y):
-        return [frechet_distance(np.delete(x, members, 0), y) for members in groups]
-    whole, other = FeatureStatistics.of(x), FeatureStatistics.of(y)
-    root = matrix_root(other.covariance)
-    parts = (FeatureStatistics.of(x[members]) for members in groups)
-    return [_rooted_distance(other, whole.without(part), root) for part in parts]
+def _replicates(x: Features, y: Features) -> Replicates:
+    """Distances without groups of either side."""
+    real, fake = random_groups(len(x)), random_groups(len(y))
+    second_order = x.shape[1] <= SECOND_ORDER_DIMENSIONS
+    if _few_samples(x, y) and not second_order:
+        without_real = [frechet_distance(np.delete(x, rows, 0), y) for rows in real]
+        return Replicates(
+            np.array(without_real), np.array([frechet_distance(x, np.delete(y, rows, 0)) for rows in fake]), None
+        )
+    groups = (GroupStatistics(x, real), GroupStatistics(y, fake))
+    return replicate(lambda kept, kept_fake: group_distances(*groups, kept, kept_fake), second_order=second_order)
 
 
-def _rooted_distance(first: FeatureStatistics, second: FeatureStatistics, first_root: Matrix) -> float:
-    covariance = second.covariance
-    traces = float(np.trace(first.covariance) + np.trace(covariance))
-    return _assemble(first.mean - second.mean, traces, trace_from_root(first_root, covariance))
+def _distances(
+    mean: Matrix, covariance: Matrix, means: Matrix, covariances: Matrix, factor: Matrix | None = None
+) -> Matrix:
+    """Eq. 6 between one Gaussian, (D,) and (D, D), and R others, (R, D) and (R, D, D)."""
+    coupling = trace_from_factor(covariance_factor(covariance) if factor is None else factor, covariances)
+    traces = np.trace(covariance) + np.trace(covariances, axis1=-2, axis2=-1)
+    return np.array([_assemble(m - mean, float(t), float(c)) for m, t, c in zip(means, traces, coupling, strict=True)])
 
 
 def _assemble(difference: Matrix, traces: float, coupling: float) -> float:
@@ -120,11 +120,6 @@ def _assemble(difference: Matrix, traces: float, coupling: float) -> float:
     if value < -len(difference) * EPSILON**0.5 * traces:
         raise ValueError(f"the Fréchet distance came out as {value}, below zero by more than rounding")
     return max(value, 0.0)
-
-
-def _positive(eigenvalues: NDArray[np.floating]) -> Matrix:
-    """Zero what is rounding: the root of a 1e-16 that should be 0 would be a 1e-8."""
-    return np.where(eigenvalues > len(eigenvalues) * EPSILON * eigenvalues.max(), eigenvalues, 0.0)
 
 
 METRIC = MetricInfo(

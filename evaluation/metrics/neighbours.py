@@ -11,50 +11,63 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.metrics.base import Matrix
+from evaluation.metrics.base import BLOCK, Features, Matrix, mean_of, row_blocks
 
-BLOCK_ELEMENTS = 1 << 21  # of one block of distances: 16 MB in float64
+BLOCK_ELEMENTS = 1 << 25  # of one block of distances: 128 MB in float32
 
 
 def squared_distances(
-    x: Matrix, y: Matrix, block: int | None = None
+    x: Features, y: Features, block: int | None = None, centre: Matrix | None = None
 ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """Squared Euclidean distances of rows of x (N, D) to all of y (M, D), in blocks of rows.
 
     Distances below the float32 resolution of the features count as zero.
 
     Args:
-        x: Features (N, D); one side should be centred for precision.
+        x: Features (N, D).
         y: Features (M, D).
         block: Rows of x per block; None bounds a block's memory.
+        centre: Taken off both sides (D,), for less cancellation; the mean of x by default.
 
     Yields:
         The rows and their distances, float32 (rows, M).
     """
-    block = block or max(1, BLOCK_ELEMENTS // len(y))
-    x_norms, y_norms = np.einsum("nd,nd->n", x, x), np.einsum("md,md->m", y, y)
-    # |x|² + |y|² - 2 x·y as one matrix product: everything else here is bound by memory.
-    left = np.column_stack((x, x_norms, np.ones(len(x))))
-    right = np.column_stack((-2 * y, np.ones(len(y)), y_norms)).T
-    resolution = (1e-13 * (x_norms + y_norms.max())).astype(np.float32)
-    for start in range(0, len(x), block):
-        rows = slice(start, min(start + block, len(x)))
-        distances = (left[rows] @ right).astype(np.float32)
-        distances *= distances >= resolution[rows, None]
+    block = block or max(1, min(BLOCK, BLOCK_ELEMENTS // len(y)))
+    centre = mean_of(x) if centre is None else centre
+    y_norms = squared_norms(y, centre)
+    largest = y_norms.max()
+    for rows in row_blocks(len(x), block):
+        left = x[rows] - centre  # float64, as the centre is
+        norms = np.einsum("nd,nd->n", left, left)
+        resolution = (1e-13 * (norms + largest)).astype(np.float32)[:, None]
+        # |x|² + |y|² - 2 x·y as one matrix product: everything else here is bound by memory.
+        left = np.column_stack((left, norms, np.ones(len(left))))
+        distances = np.empty((len(left), len(y)), np.float32)
+        for columns in row_blocks(len(y)):
+            right = np.column_stack((-2 * (y[columns] - centre), np.ones(len(y_norms[columns])), y_norms[columns]))
+            tile = distances[:, columns]
+            tile[:] = left @ right.T
+            tile *= tile >= resolution
         yield rows, distances
 
 
-def centred(real: Matrix, fake: Matrix) -> tuple[Matrix, Matrix]:
-    """Both sets moved by the mean of the real one: distances stay, cancellation shrinks."""
-    mean = real.mean(0)
-    return real - mean, fake - mean
+def squared_norms(x: Features, centre: Matrix) -> Matrix:
+    """|x - centre|² of each row of x (N, D), (N,)."""
+    norms = np.empty(len(x))
+    for rows in row_blocks(len(x)):
+        moved = x[rows] - centre
+        norms[rows] = np.einsum("nd,nd->n", moved, moved)
+    return norms
 
 
-def neighbour_radii(x: Matrix, k: int, block: int | None = None) -> NDArray[np.float32]:
+def neighbour_radii(
+    x: Features, k: int, block: int | None = None, centre: Matrix | None = None
+) -> NDArray[np.float32]:
     """Squared distance of each row of x (N, D) to its k-th nearest other row, (N,)."""
     if not 1 <= k < len(x):
         raise ValueError(f"k must be from 1 to {len(x) - 1} for {len(x)} samples, not {k}")
     radii = np.empty(len(x), np.float32)
-    for rows, distances in squared_distances(x, x, block):
-        radii[rows] = np.partition(distances, k, axis=1)[:, k]  # index 0 is the point itself
+    for rows, distances in squared_distances(x, x, block, centre):
+        distances.partition(k, axis=1)
+        radii[rows] = distances[:, k]  # index 0 is the point itself
     return radii

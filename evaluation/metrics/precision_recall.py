@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from evaluation.metrics.base import Exam, MetricInfo, Score, feature_pair
-from evaluation.metrics.neighbours import centred, neighbour_radii, squared_distances
+from evaluation.metrics.base import Exam, MetricInfo, Score, feature_pair, mean_of
+from evaluation.metrics.neighbours import neighbour_radii, squared_distances
 
 
 class PrecisionRecall(NamedTuple):
@@ -26,10 +26,11 @@ def precision_recall(
     real: ArrayLike, fake: ArrayLike, k: int = 3, block: int | None = None
 ) -> PrecisionRecall:
     """Precision and recall of feature sets (N, D) and (M, D), N, M > k; ``block`` only bounds memory."""
-    x, y = centred(*feature_pair(real, fake, least=k + 1))
-    x_radii, y_radii = neighbour_radii(x, k, block), neighbour_radii(y, k, block)
+    x, y = feature_pair(real, fake, least=k + 1)
+    centre = mean_of(x)
+    x_radii, y_radii = (neighbour_radii(side, k, block, centre) for side in (x, y))
     covered_fake, covered_real = np.zeros(len(y), bool), np.zeros(len(x), bool)
-    for rows, distances in squared_distances(x, y, block):
+    for rows, distances in squared_distances(x, y, block, centre):
         covered_fake |= (distances <= x_radii[rows, None]).any(0)
         covered_real[rows] = (distances <= y_radii).any(1)
     return PrecisionRecall(float(covered_fake.mean()), float(covered_real.mean()))

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from torch_fidelity import metric_fid
 
 from evaluation.metrics import FeatureStatistics, frechet_distance, frechet_from_statistics
-from evaluation.metrics.frechet import matrix_root, trace_from_root, trace_from_samples
+from evaluation.metrics.frechet import covariance_factor, group_distances, trace_from_factor, trace_from_samples
+from evaluation.metrics.intervals import random_groups
+from evaluation.metrics.statistics import GroupStatistics
 
 Array = np.ndarray
 
@@ -61,7 +63,9 @@ def test_torch_fidelity(n: int, d: int) -> None:
 def test_both_ways_to_the_trace_agree(n: int, m: int, d: int) -> None:
     x, y = features(n, d, 2), features(m, d, 3)
     a, b = ((z - z.mean(0)) / np.sqrt(len(z) - 1) for z in (x, y))
-    assert trace_from_samples(a, b) == pytest.approx(trace_from_root(matrix_root(a.T @ a), b.T @ b), rel=1e-6)
+    assert trace_from_samples(a, b) == pytest.approx(
+        trace_from_factor(covariance_factor(a.T @ a), b.T @ b), rel=1e-6
+    )
     by_statistics = frechet_from_statistics(FeatureStatistics.of(x), FeatureStatistics.of(y))
     assert frechet_distance(x, y) == pytest.approx(by_statistics, rel=1e-6)
 
@@ -134,3 +138,53 @@ def test_statistics_are_numpys() -> None:
 def test_bad_input(real: Array, fake: Array, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         frechet_distance(real, fake)
+
+
+def test_statistics_of_float32_in_blocks_and_of_shards() -> None:
+    x = (features(5_000, 6, 11) + 100).astype(np.float32)  # three blocks, far from the origin
+    statistics = FeatureStatistics.of(x)
+    np.testing.assert_allclose(statistics.mean, x.astype(np.float64).mean(0), rtol=1e-13)
+    np.testing.assert_allclose(statistics.covariance, np.cov(x.astype(np.float64).T), rtol=1e-9)
+    shards = [FeatureStatistics.of(part) for part in np.array_split(x, 7)]
+    merged = shards[0]
+    for shard in shards[1:]:
+        merged = merged.merge(shard)
+    y = features(300, 6, 12) + 100
+    expected = frechet_distance(x, y)
+    assert frechet_from_statistics(merged, FeatureStatistics.of(y)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_statistics_of_one_sample_have_no_distance() -> None:
+    one, two = FeatureStatistics.of(np.ones((1, 3))), FeatureStatistics.of(np.eye(3))
+    with pytest.raises(ValueError, match="at least 2 samples a side, not 1 and 3"):
+        frechet_from_statistics(one, two)
+
+
+def test_rank_deficient_covariances() -> None:
+    """Three directions in twelve dimensions: the distance is that of the three coordinates."""
+    x, y = features(400, 3, 13), features(300, 3, 14)
+    basis = np.linalg.qr(np.random.default_rng(15).normal(size=(12, 3)))[0]
+    assert frechet_distance(x @ basis.T, y @ basis.T) == pytest.approx(frechet_distance(x, y), rel=1e-6)
+
+
+@pytest.mark.parametrize("d", [3, 40])
+def test_unions_of_groups_are_sets_without_rows(d: int) -> None:
+    x, y = features(200, d, 16), features(150, d, 17)
+    groups = [random_groups(len(z)) for z in (x, y)]
+    sides = [GroupStatistics(z, g) for z, g in zip((x, y), groups, strict=True)]
+    kept = np.ones((4, 20), bool)
+    kept[1, 3] = kept[2, 7] = kept[2, 19] = kept[3, :12] = False
+    rows = [np.concatenate([g for g, keep in zip(groups[0], mask, strict=True) if keep]) for mask in kept]
+    expected = [frechet_distance(x[r], y) for r in rows]
+    assert group_distances(*sides, kept, kept[:1]) == pytest.approx(expected, rel=1e-8)
+    assert group_distances(*sides[::-1], kept[:1], kept) == pytest.approx(expected, rel=1e-8)
+
+
+@pytest.mark.parametrize(("d", "n"), [(2, 50), (6, 200), (16, 400)])
+def test_predicted_bias_of_gaussians(d: int, n: int) -> None:
+    """N(0, I_d) against itself: 2d/n + d(d+1)/2n to first order in 1/n, the second being d/n smaller."""
+    rng = np.random.default_rng(d)
+    values = [frechet_distance(*rng.normal(size=(2, n, d))) for _ in range(400)]
+    predicted = 2 * d / n + d * (d + 1) / (2 * n)
+    noise = 4 * np.std(values) / np.sqrt(len(values))
+    assert np.mean(values) == pytest.approx(predicted, abs=noise + predicted * d / n)

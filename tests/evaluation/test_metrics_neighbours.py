@@ -9,8 +9,9 @@ import pytest
 import torch
 from prdc import compute_prdc
 from scipy.spatial.distance import cdist
+from torch_fidelity import metric_prc
 
-from evaluation.metrics import density_coverage, precision_recall
+from evaluation.metrics import density_coverage, expected_coverage, precision_recall
 from evaluation.metrics.neighbours import neighbour_radii, squared_distances
 
 Array = np.ndarray
@@ -109,3 +110,36 @@ def test_too_few_samples_for_k(function: Callable[..., tuple[float, float]]) -> 
         function(features(3, 0), features(9, 1), k=3)
     with pytest.raises(ValueError, match="k must be from 1"):
         function(features(9, 0), features(9, 1), k=0)
+
+
+def test_across_blocks_of_columns() -> None:
+    """More rows than one tile of the matrix product."""
+    real, fake = features(2_300, 0, d=4), features(2_100, 1, d=4, shift=0.2)
+    theirs = compute_prdc(real.astype(np.float64), fake.astype(np.float64), 5)
+    assert precision_recall(real, fake, 5)._asdict() | density_coverage(real, fake)._asdict() == pytest.approx(theirs)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("case", range(len(CASES)))
+def test_torch_fidelity(case: int, k: int) -> None:
+    real, fake = (torch.from_numpy(x).double() for x in CASES[case])
+    theirs = metric_prc.prc_features_to_metric(
+        fake, real, prc_neighborhood=k, prc_batch_size=100, save_cpu_ram=False, verbose=False
+    )
+    expected = theirs[metric_prc.KEY_METRIC_PRECISION], theirs[metric_prc.KEY_METRIC_RECALL]
+    assert precision_recall(real, fake, k) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(("n", "m", "k", "d"), [(100, 100, 5, 3), (60, 150, 3, 2), (80, 40, 1, 8)])
+def test_expected_coverage_of_two_sets_of_one_law(n: int, m: int, k: int, d: int) -> None:
+    values = [
+        density_coverage(features(n, 2 * s, d), features(m, 2 * s + 1, d), k).coverage for s in range(200)
+    ]
+    assert np.mean(values) == pytest.approx(expected_coverage(n, m, k), abs=4 * np.std(values) / 200**0.5)
+
+
+def test_expected_coverage_by_hand() -> None:
+    assert expected_coverage(2, 1, 1) == pytest.approx(1 / 2)  # one other real, one fake: which is nearer
+    assert expected_coverage(10_000, 10_000, 5) == pytest.approx(1 - 2**-5, abs=1e-4)
+    with pytest.raises(ValueError, match="must hold, not k=5, n_real=5, n_fake=9"):
+        expected_coverage(5, 9, 5)
