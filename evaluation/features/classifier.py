@@ -7,17 +7,17 @@ same layer of Inception-v3, arXiv:1706.08500).
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from evaluation.features.network import FeatureNetwork, Seen
 
-class Seen(NamedTuple):
-    """What the classifier makes of a batch: features (B, D) and logits (B, classes)."""
+__all__ = ["Classifier", "Seen", "to_unit_range"]
 
-    features: Tensor
-    logits: Tensor
+
+def to_unit_range(images: Tensor) -> Tensor:
+    """uint8 0..255 -> float32 [-1, 1]."""
+    return images.float() / 127.5 - 1
 
 
 class ConvBlock(nn.Sequential):
@@ -31,7 +31,7 @@ class ConvBlock(nn.Sequential):
         )
 
 
-class Classifier(nn.Module):
+class Classifier(FeatureNetwork):
     """Two convolutions on each of three scales.
 
     Args:
@@ -41,6 +41,8 @@ class Classifier(nn.Module):
         widths: Channels on the three scales; the last is the number of features.
         patch: Pixels are folded into channels by this factor first (28x28 -> 4 x 14x14 for 2).
     """
+
+    batch_size = 500
 
     def __init__(
         self, channels: int, image_size: int, num_classes: int, widths: tuple[int, int, int], patch: int = 1
@@ -61,3 +63,11 @@ class Classifier(nn.Module):
         h = self.coarse(F.max_pool2d(h, 2))  # (B, D, H/4p, W/4p)
         features = h.mean((2, 3))  # (B, D)
         return Seen(features, self.head(features))
+
+    def look(self, images: Tensor) -> Seen:
+        """Classify uint8 images (B, C, H, W)."""
+        return self(to_unit_range(images))
+
+    def takes(self) -> tuple[str, str, str]:
+        """The one format it was trained on."""
+        return str(self.channels), str(self.image_size), str(self.image_size)

@@ -30,8 +30,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from datamodules.base import ImageDataset, Split
 from evaluation.features.catalog import WEIGHTS
-from evaluation.features.classifier import Classifier
-from evaluation.features.extractors import FeatureExtractor, to_unit_range
+from evaluation.features.classifier import Classifier, to_unit_range
+from evaluation.features.extractors import FeatureExtractor
 
 
 @dataclass(frozen=True)

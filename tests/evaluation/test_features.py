@@ -17,7 +17,7 @@ from datamodules import digits
 from evaluation.features import catalog
 from evaluation.features.catalog import ExtractorError
 from evaluation.features.classifier import Classifier
-from evaluation.features.extractors import FeatureExtractor, available, load_extractor, read_extractor
+from evaluation.features.extractors import FeatureExtractor, load_extractor, read_extractor
 from evaluation.features.train import RECIPES, augment, fit, main, ship
 from experiments.discovery import dataset_module
 
@@ -39,14 +39,15 @@ def random_images(extractor: FeatureExtractor, n: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (n, extractor.network.channels, size, size), np.uint8)
 
 
-@pytest.fixture(params=available())
+@pytest.fixture(params=catalog.shipped())
 def extractor(request: pytest.FixtureRequest) -> FeatureExtractor:
     """Every shipped extractor."""
     return load_extractor(request.param)
 
 
-def test_available() -> None:
-    assert available() == sorted(RECIPES) == sorted(REQUIRED)
+def test_shipped() -> None:
+    assert catalog.shipped() == sorted(RECIPES) == sorted(REQUIRED)
+    assert catalog.available()[: len(REQUIRED)] == catalog.shipped()
 
 
 @pytest.mark.parametrize("name", REQUIRED)
@@ -120,6 +121,10 @@ def test_wrong_images_are_refused(images: np.ndarray | torch.Tensor) -> None:
     assert str(tuple(images.shape)) in str(caught.value)
 
 
+def test_what_a_shipped_extractor_says_of_itself(extractor: FeatureExtractor) -> None:
+    assert (extractor.dtype, extractor.resize) == ("float32", "none")
+
+
 def test_wrong_batch_size_is_refused() -> None:
     with pytest.raises(ValueError, match="batch_size must be at least 1, not 0"):
         load_extractor("digits").extract(np.zeros((2, 1, 8, 8), np.uint8), batch_size=0)
@@ -128,7 +133,7 @@ def test_wrong_batch_size_is_refused() -> None:
 def test_unknown_name() -> None:
     for function in (load_extractor, catalog.card, catalog.verify, catalog.weights_path):
         with pytest.raises(
-            ExtractorError, match="unknown feature extractor 'digit'; allowed: digits, fashion_mnist"
+            ExtractorError, match=r"unknown feature extractor 'digit'; did you mean 'digits'\? allowed: digits, fash"
         ):
             function("digit")
 
