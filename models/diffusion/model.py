@@ -6,6 +6,7 @@ network knows p(x | label) for sampling and p(x) for the likelihood bound.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from models.base import (
     GenerativeModel,
     LikelihoodBound,
     Samples,
+    SelfCheck,
     Stage,
     drop_labels,
     image_generators,
@@ -22,11 +24,23 @@ from models.base import (
     to_float,
     to_uint8,
 )
-from models.diffusion.bound import variational_bound
+from models.diffusion.bound import (
+    check_bound,
+    discrete_bound,
+    log_uniform_sigmas,
+    normalisation_error,
+    variational_bound,
+)
 from models.diffusion.edm import Denoiser, c_in, draw_log_sigma, edm_loss
+from models.diffusion.ode import check_tolerance, ode_log_likelihood
 from models.diffusion.samplers import heun, karras_sigmas
 
-BOUND_LEVELS = 32
+BOUND_LEVELS = 32  # network evaluations of a variational bound, one in each stratum of noise levels
+BOUND_STEPS = 1000  # T of the discrete bound
+EXACT_TRACE_DIMENSIONS = 32  # a vector-Jacobian product per dimension costs too much above
+ODE_PROBES = 4
+ODE_TOLERANCE = 1e-4  # of every step; 1e-3 costs a quarter and errs by some 0.006 bits per dimension
+ODE_CHECKED = 2  # images that are integrated again
 
 
 class DenoiserStage(Stage):
@@ -52,6 +66,8 @@ class Diffusion(GenerativeModel):
     """EDM with Heun sampling."""
 
     has_trajectory = True
+    likelihood_kinds = ("elbo", "elbo_discrete", "ode")
+    slow_likelihood_kinds = ("ode",)
 
     def __init__(
         self,
@@ -115,15 +131,52 @@ class Diffusion(GenerativeModel):
             path = torch.stack([to_uint8(s * scale) for s, scale in zip([x, *states], scales, strict=True)])
         return Samples(to_uint8(final), nfe, path)
 
-    @torch.inference_mode()
-    def log_likelihood_bound(self, images: Tensor, *, generator: torch.Generator) -> LikelihoodBound:
-        """Continuous-time variational bound without labels (``bound.py``)."""
+    def log_likelihood_bound(
+        self, images: Tensor, *, generator: torch.Generator, kind: str | None = None
+    ) -> LikelihoodBound:
+        """Contract of ``GenerativeModel.log_likelihood_bound``.
+
+        "elbo": continuous time; "elbo_discrete": T steps (both ``bound.py``); "ode": the density of the
+        probability flow (``ode.py``).
+        """
+        kind = self.likelihood_kind(kind)
         self.check_images(images)
-        null = self.labels_or_null(len(images), None)
-        return variational_bound(
-            lambda x, sigma: self.denoiser(x, sigma, null),
-            images.to(self.device),
-            image_generators(len(images), generator),
-            num_levels=BOUND_LEVELS,
-            prior_variance=self.hparams.sigma_data**2,
-        )
+        return self.bound(images, image_generators(len(images), generator), kind)
+
+    def bound(self, images: Tensor, generators: list[torch.Generator], kind: str, effort: int = 1) -> LikelihoodBound:
+        """A kind of likelihood; ``effort`` multiplies the evaluations of the bounds, and divides tolerances."""
+        images, variance = images.to(self.device), self.hparams.sigma_data**2
+        if kind == "ode":
+            small = math.prod(self.image_shape) <= EXACT_TRACE_DIMENSIONS
+            return ode_log_likelihood(
+                self.denoise_unlabelled, images, generators, trace="exact" if small else "hutchinson",
+                probes=ODE_PROBES, rtol=ODE_TOLERANCE / effort, atol=ODE_TOLERANCE / effort, prior_variance=variance,
+            )
+        with torch.inference_mode():
+            if kind == "elbo":
+                return variational_bound(
+                    self.denoise_unlabelled, images, generators, num_levels=BOUND_LEVELS * effort,
+                    prior_variance=variance,
+                )
+            return discrete_bound(
+                self.denoise_unlabelled, images, generators, sigmas=log_uniform_sigmas(BOUND_STEPS),
+                num_terms=BOUND_LEVELS * effort, prior_variance=variance, variance="posterior",
+            )
+
+    def denoise_unlabelled(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """D(x, sigma) of the network without a label, (B, C, H, W), for sigma (B,)."""
+        return self.denoiser(x, sigma, self.labels_or_null(len(x), None))
+
+    def check_likelihood(self, images: Tensor, *, kind: str, generator: torch.Generator) -> SelfCheck:
+        """Bounds: four times the evaluations must agree within errors; ODE: a tenth of the tolerance, same noise."""
+        kind = self.likelihood_kind(kind)
+        self.check_images(images)
+        dimensions = math.prod(self.image_shape)
+        if kind == "ode":
+            images, again = images[:ODE_CHECKED], generator.clone_state()
+            loose = self.bound(images, image_generators(len(images), generator), kind)
+            tight = self.bound(images, image_generators(len(images), again), kind, effort=10)
+            return check_tolerance(loose, tight, dimensions)
+        few = self.bound(images, image_generators(len(images), generator), kind)
+        many = self.bound(images, image_generators(len(images), generator), kind, effort=4)
+        return check_bound(few, many, dimensions, normalisation_error(generator))

@@ -1,4 +1,4 @@
-"""The variational bound against a source whose entropy, and whose every gap, is known by quadrature."""
+"""Variational bounds against a source whose entropy, and whose every gap, is known by quadrature."""
 
 from __future__ import annotations
 
@@ -13,12 +13,19 @@ from models.base import LikelihoodBound, image_generators, to_float
 from models.diffusion.bound import (
     SIGMA_MAX,
     SIGMA_MIN,
+    Variance,
+    check_bound,
     diffusion_term,
+    discrete_bound,
+    log_uniform_sigmas,
+    normalisation_error,
     per_image_sum,
     prior_term,
     reconstruction_term,
+    step_term,
     variational_bound,
 )
+from models.diffusion.oracles import IndependentPixels
 from models.diffusion.samplers import Denoise
 
 LEVELS = torch.tensor([10, 11, 12, 90, 91, 92, 93, 200, 202, 255])
@@ -31,25 +38,38 @@ ENTROPY = -float((PMF * PMF.log()).sum()) * PIXELS
 PRIOR_VARIANCE = float((PMF * VALUES**2).sum())
 
 
+SOURCE = IndependentPixels(torch.zeros(256, dtype=torch.float64).index_put((LEVELS,), PMF))
+FINE = 5e-4  # a noise level at which neighbouring levels, 2 / 255 apart, are never confused
+bayes = SOURCE.denoise
+
+
 def source(n: int, seed: int = 0) -> torch.Tensor:
     """Images of independent pixels, uint8 (n, 1, 3, 3)."""
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.multinomial(PMF, n * PIXELS, replacement=True, generator=generator)
-    return LEVELS[drawn].to(torch.uint8).reshape(n, *SHAPE)
+    return SOURCE.sample(n, SHAPE, torch.Generator().manual_seed(seed))
 
 
-def bayes(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """E[x_0 | x_sigma] of the source, the best denoiser there is."""
-    s = sigma.double()[:, None, None, None, None]
-    weights = torch.softmax(PMF.log() - 0.5 * ((x.double()[..., None] - VALUES) / s) ** 2, dim=-1)
-    return (weights * VALUES).sum(-1)
-
-
-def bound(denoise: Denoise, n: int = 300, num_levels: int = 64) -> LikelihoodBound:
+def bound(denoise: Denoise, n: int = 300, num_levels: int = 64, sigma_min: float = SIGMA_MIN) -> LikelihoodBound:
     generators = image_generators(n, torch.Generator().manual_seed(1))
     return variational_bound(
-        denoise, source(n), generators, num_levels=num_levels, prior_variance=PRIOR_VARIANCE
+        denoise, source(n), generators, num_levels=num_levels, prior_variance=PRIOR_VARIANCE, sigma_min=sigma_min
     )
+
+
+def steps(
+    num_steps: int, num_terms: int, n: int = 300, variance: Variance = "posterior", denoise: Denoise = bayes,
+    sigma_min: float = SIGMA_MIN,
+) -> LikelihoodBound:
+    generators = image_generators(n, torch.Generator().manual_seed(1))
+    return discrete_bound(
+        denoise, source(n), generators, sigmas=log_uniform_sigmas(num_steps, sigma_min), num_terms=num_terms,
+        prior_variance=PRIOR_VARIANCE, variance=variance,
+    )
+
+
+def mean_and_error(found: LikelihoodBound) -> tuple[float, float]:
+    """-E bound in nats and its standard error."""
+    values = -found.log_likelihood
+    return float(values.mean()), float(values.std()) / math.sqrt(len(values))
 
 
 def prior_gap() -> float:
@@ -148,3 +168,120 @@ def test_sums_are_float64() -> None:
     big[0, 0, 0, 0] = 1e5
     assert per_image_sum(big).dtype == torch.float64
     assert float(per_image_sum(big)) == pytest.approx(1e5 + 0.9999, rel=1e-9)
+
+
+def test_the_oracle_is_the_posterior_mean() -> None:
+    """Against numerical integration's definition: sum_k v_k p_k N(x; v_k) / sum_k p_k N(x; v_k) by scipy."""
+    x, sigma = torch.tensor([-0.9, 0.0, 0.55], dtype=torch.float64), 0.2
+    weights = PMF.numpy() * stats.norm.pdf(x.numpy()[:, None], VALUES.numpy(), sigma)
+    expected = (weights * VALUES.numpy()).sum(1) / weights.sum(1)
+    at, level = x.reshape(1, 1, 1, 3), torch.tensor([sigma], dtype=torch.float64)
+    np.testing.assert_allclose(bayes(at, level).flatten(), expected, rtol=1e-9)
+    assert float(SOURCE.log_density(at, level)) == pytest.approx(np.log(weights.sum(1)).sum(), rel=1e-9)
+    assert SOURCE.entropy * PIXELS == pytest.approx(ENTROPY) and SOURCE.second_moment == pytest.approx(PRIOR_VARIANCE)
+    with pytest.raises(ValueError, match="256 probabilities that sum to 1"):
+        IndependentPixels(torch.ones(256))
+
+
+def test_both_bounds_reach_the_entropy() -> None:
+    """With sigma_min far below the spacing of the levels no gap is left but that of finitely many steps."""
+    continuous, error = mean_and_error(bound(bayes, n=300, sigma_min=FINE))
+    assert abs(continuous - ENTROPY) < 4 * error and error < 0.03 * ENTROPY
+    discrete, error = mean_and_error(steps(5000, 64, n=300, sigma_min=FINE))
+    assert abs(discrete - ENTROPY) < 4 * error and error < 0.03 * ENTROPY
+
+
+@pytest.mark.parametrize("variance", ["posterior", "beta"])
+def test_few_steps_are_looser_and_never_below_the_entropy(variance: Variance) -> None:
+    found = [mean_and_error(steps(t, min(t, 64), variance=variance)) for t in (8, 40, 200)]
+    assert all(mean > ENTROPY - 4 * error for mean, error in found)
+    assert found[0][0] > found[1][0] + 1 > found[2][0] + 1
+    worse, _ = mean_and_error(steps(200, 64, variance=variance, denoise=lambda x, sigma: 0.95 * bayes(x, sigma)))
+    assert worse > found[2][0] + 1
+
+
+def test_many_steps_are_continuous_time() -> None:
+    """The same draws: one term in each of 64 strata of ln sigma, of which T = 10^5 steps are a fine grid."""
+    for variance in ("posterior", "beta"):
+        many, continuous = steps(100_000, 64, variance=variance), bound(bayes)
+        torch.testing.assert_close(many.parts["prior"], continuous.parts["prior"])
+        torch.testing.assert_close(many.parts["reconstruction"], continuous.parts["reconstruction"])
+        difference = mean_and_error(many)[0] - mean_and_error(continuous)[0]
+        assert abs(difference) < 0.01 * ENTROPY
+
+
+def test_stratified_steps_are_unbiased_and_all_of_them_are_the_plain_sum() -> None:
+    few, every = steps(50, 7, n=1500), steps(50, 50, n=300)
+    error = math.hypot(mean_and_error(few)[1], mean_and_error(every)[1])
+    assert abs(mean_and_error(few)[0] - mean_and_error(every)[0]) < 4 * error
+    sigmas, zeros = log_uniform_sigmas(50), lambda x, sigma: torch.zeros_like(x)
+    found = steps(50, 50, n=5, denoise=zeros).parts["diffusion"]
+    weights = (1 / sigmas[0] ** 2 - 1 / sigmas[-1] ** 2) / 2  # the sum telescopes
+    squares = to_float(source(5)).double().square().sum((1, 2, 3))
+    torch.testing.assert_close(-found, weights * squares, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("variance", ["posterior", "beta"])
+def test_a_step_is_the_divergence_of_two_normals(variance: Variance) -> None:
+    """In DDPM's own terms: Eq. 6, 7 and beta of Sec. 3.2, on x_t = sqrt(alpha_bar) x_sigma."""
+    s, t = torch.tensor([0.1, 3.0], dtype=torch.float64), torch.tensor([0.15, 5.0], dtype=torch.float64)
+    x_0, estimate, x = (torch.randn(2, 4, generator=torch.Generator().manual_seed(k)).double() for k in range(3))
+    before, now = 1 / (1 + s**2)[:, None], 1 / (1 + t**2)[:, None]  # alpha_bar at s and t
+    beta = 1 - now / before
+    tilde = (1 - before) / (1 - now) * beta
+    means = [before.sqrt() * beta / (1 - now) * y + (1 - beta).sqrt() * (1 - before) / (1 - now) * x
+             for y in (x_0, estimate)]
+    q = torch.distributions.Normal(means[0], tilde.sqrt())
+    p = torch.distributions.Normal(means[1], (tilde if variance == "posterior" else beta).sqrt())
+    expected = torch.distributions.kl_divergence(q, p).sum(1)
+    error = (x_0 - estimate).square().sum(1)
+    torch.testing.assert_close(step_term(error, 4, s, t, variance), expected, rtol=1e-9, atol=0)
+
+
+def test_the_best_variance_is_known_for_the_two_extremes() -> None:
+    """DDPM Sec. 3.2: beta for N(0, I), beta-tilde for data of one point."""
+    s, t = torch.tensor([0.5], dtype=torch.float64), torch.tensor([0.9], dtype=torch.float64)
+    normal_error = 4 * t.square() / (1 + t.square())  # D Var(x_0 | x_t) with the best D
+    for error, best in ((normal_error, "beta"), (torch.zeros(1).double(), "posterior")):
+        other = "posterior" if best == "beta" else "beta"
+        assert step_term(error, 4, s, t, best) < step_term(error, 4, s, t, other)
+
+
+def test_bounds_state_their_settings_and_evaluations() -> None:
+    calls = []
+
+    def counted(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        calls.append(len(x))
+        return bayes(x, sigma)
+
+    found = steps(100, 10, n=4, variance="beta", denoise=counted, sigma_min=0.01)
+    assert found.kind == "elbo_discrete" and found.settings["variance"] == "beta" and found.settings["T"] == 100
+    assert found.settings["sigma_min"] == pytest.approx(0.01) and found.settings["sigma_max"] == pytest.approx(80)
+    assert sum(calls) == float(found.nfe.sum()) == 40
+    assert bound(bayes, n=2, num_levels=5).nfe.tolist() == [5, 5]
+
+
+def test_wrong_arguments_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"num_terms must lie in 1\.\.4, not 5"):
+        steps(4, 5, n=1)
+    with pytest.raises(ValueError, match="variance must be one of posterior, beta, not 'learned'"):
+        steps(4, 4, n=1, variance="learned")
+    with pytest.raises(ValueError, match="num_levels must be at least 1, not 0"):
+        bound(bayes, n=1, num_levels=0)
+    with pytest.raises(ValueError, match="0 < sigma_min < sigma_max"):
+        bound(bayes, n=1, sigma_min=100)
+    for sigmas in (log_uniform_sigmas(4).flip(0), torch.ones(1)):
+        with pytest.raises(ValueError, match="strictly ascending"):
+            discrete_bound(
+                bayes, source(1), image_generators(1, torch.Generator()), sigmas=sigmas, num_terms=1, prior_variance=1
+            )
+
+
+def test_the_self_check_sees_a_bound_that_moves_and_a_pmf_that_does_not_sum_to_one() -> None:
+    assert normalisation_error(torch.Generator().manual_seed(0)) < 1e-12
+    few, many = bound(bayes, n=8, num_levels=32), bound(bayes, n=8, num_levels=128)
+    good = check_bound(few, many, PIXELS, 1e-15)
+    assert good.passed and "32 and 128 evaluations differ by" in good.text
+    moved = LikelihoodBound(many.log_likelihood - 30, "elbo", nfe=many.nfe)
+    assert not check_bound(few, moved, PIXELS, 1e-15).passed
+    assert not check_bound(few, many, PIXELS, 0.01).passed
