@@ -46,3 +46,14 @@ def mean_image(parameters: Tensor, channels: int) -> Tensor:
     """Mean of every pixel in [-1, 1], (B, C, H, W)."""
     log_weights, means, _ = split_parameters(parameters, channels)
     return (log_weights.exp() * means.clamp(-1, 1)).sum(dim=2)
+
+
+def mass_error(parameters: Tensor, channels: int) -> float:
+    """Largest |sum over the 256 levels of p(pixel) - 1| of decoder outputs (B, 3 K C, H, W), in float64."""
+    b, _, h, w = parameters.shape
+    shape = (b, channels, h, w)
+    mass = torch.zeros(shape, dtype=torch.float64, device=parameters.device)
+    for level in range(256):
+        images = torch.full(shape, level, dtype=torch.uint8, device=parameters.device)
+        mass += log_prob(images, parameters.double()).exp()
+    return float((mass - 1).abs().max())

@@ -14,6 +14,7 @@ from models.base import (
     GenerativeModel,
     LikelihoodBound,
     Samples,
+    SelfCheck,
     Stage,
     image_generators,
     to_float,
@@ -21,12 +22,17 @@ from models.base import (
     uniform_noise,
 )
 from models.vqvae.autoencoder import Autoencoder, AutoencoderStage
-from models.vqvae.likelihood import log_prob, mean_image
+from models.vqvae.likelihood import log_prob, mass_error, mean_image
 from models.vqvae.prior import CodePrior, PriorStage
+
+CHECKED_IMAGES = 8
+TOLERANCE = 1e-4  # float32 pixel values: 6e-8 times the steepest slope of the narrowest mixture
 
 
 class VQVAE(GenerativeModel):
     """Two stages: the autoencoder, then the prior over its codes."""
+
+    likelihood_kinds = ("two-part code",)
 
     def __init__(
         self,
@@ -102,8 +108,14 @@ class VQVAE(GenerativeModel):
         return Samples(images, nfe=self.prior.num_codes + 1)
 
     @torch.inference_mode()
-    def log_likelihood_bound(self, images: Tensor, *, generator: torch.Generator) -> LikelihoodBound:
-        """Two-part code without labels: log p(z) + log p(x | z) at z = encode(x). Deterministic."""
+    def log_likelihood_bound(
+        self, images: Tensor, *, generator: torch.Generator, kind: str | None = None
+    ) -> LikelihoodBound:
+        """Two-part code without labels: log p(z) + log p(x | z) at z = encode(x). Deterministic.
+
+        Contract of ``GenerativeModel.log_likelihood_bound``; the generator is not used.
+        """
+        kind = self.likelihood_kind(kind)
         self.check_images(images)
         images = images.to(self.device)
         indices = self.encode(images)
@@ -111,4 +123,52 @@ class VQVAE(GenerativeModel):
             "code": self.prior.log_prob(indices, self.labels_or_null(len(images), None)).double(),
             "pixels": log_prob(images, self.pixel_parameters(indices)).double().flatten(1).sum(1),
         }
-        return LikelihoodBound(parts["code"] + parts["pixels"], "two-part code", parts)
+        codes = f"{self.grid[0]} x {self.grid[1]} of {self.autoencoder.quantizer.codebook_size}"
+        nfe = torch.full((len(images),), 3.0, dtype=torch.float64)  # encoder, prior, decoder
+        return LikelihoodBound(parts["code"] + parts["pixels"], kind, parts, {"codes": codes}, nfe)
+
+    @torch.inference_mode()
+    def check_likelihood(self, images: Tensor, *, kind: str, generator: torch.Generator) -> SelfCheck:
+        """Both halves of the code are distributions, at the codes of the first few uint8 images given.
+
+        Checked are the decoder's mass over the 256 levels of every pixel, the mass of every conditional
+        of the prior over the codebook, and that no conditional depends on its own or on later codes
+        (or the product of conditionals would not be a distribution).
+        """
+        self.likelihood_kind(kind)
+        self.check_images(images)
+        indices = self.encode(images[:CHECKED_IMAGES].to(self.device))
+        pixels = mass_error(self.pixel_parameters(indices), self.image_shape[0])
+        labels = self.labels_or_null(len(indices), None)
+        codes = self.prior_mass_error(indices, labels)
+        ahead = self.look_ahead(indices, labels)
+        text = (
+            f"at the codes of {len(indices)} held-out images, largest deviation from a sum of one: decoder over 256 "
+            f"levels {pixels:.1e}, prior over the codebook {codes:.1e}; look-ahead of the prior {ahead:.1e}"
+        )
+        return SelfCheck(text, max(pixels, codes, ahead) <= TOLERANCE)
+
+    def prior_mass_error(self, indices: Tensor, labels: Tensor) -> float:
+        """Largest |sum over the codebook of p(last index | those before) - 1|, through ``CodePrior.log_prob``.
+
+        Args:
+            indices: int64 (N, T).
+            labels: int64 (N,).
+        """
+        before = torch.log_softmax(self.prior.logits(indices, labels).double(), dim=-1)[:, :-1]
+        head = before.gather(2, indices[:, :-1, None]).sum((1, 2))  # log p(all but the last)
+        mass = torch.zeros_like(head)
+        for index in range(self.autoencoder.quantizer.codebook_size):
+            last = torch.cat([indices[:, :-1], torch.full_like(indices[:, :1], index)], dim=1)
+            mass += (self.prior.log_prob(last, labels).double() - head).exp()
+        return float((mass - 1).abs().max())
+
+    def look_ahead(self, indices: Tensor, labels: Tensor) -> float:
+        """Largest change of p(index_t | ...) when index_t and all later ones are replaced, over a few t."""
+        size = self.autoencoder.quantizer.codebook_size
+        plain = self.prior.logits(indices, labels).softmax(-1)
+        changes = []
+        for t in sorted({0, self.prior.num_codes // 2, self.prior.num_codes - 1}):
+            other = torch.cat([indices[:, :t], (indices[:, t:] + 1) % size], dim=1)
+            changes.append((self.prior.logits(other, labels).softmax(-1) - plain)[:, : t + 1].abs().max())
+        return float(torch.stack(changes).max())

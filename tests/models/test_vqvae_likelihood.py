@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from models.base import to_float
 from models.vqvae.likelihood import MIN_LOG_SCALE, log_prob, mean_image, split_parameters
 from models.vqvae.model import VQVAE
-from tests.models.tiny import randomised
+from models.vqvae.oracles import enumerated_log_prob
+from tests.models.tiny import random_model, randomised, tiny_data
 
 K = 3
 
@@ -128,3 +129,63 @@ def test_the_two_part_code_is_below_the_likelihood_summed_over_all_codes() -> No
         assert float(bound.log_likelihood[i]) <= float(joint.logsumexp(0))
         assert float((joint - bound.log_likelihood[i]).abs().min()) < 1e-3  # it is one of the sixteen
     assert bound.kind == "two-part code" and set(bound.parts) == {"code", "pixels"}
+
+
+def test_the_two_part_code_is_longer_by_the_posterior_of_its_codes() -> None:
+    model = tiny()
+    images = torch.randint(0, 256, (6, 1, 2, 4), dtype=torch.uint8)
+    exact = enumerated_log_prob(model, images)
+    assert exact.prior_mass == pytest.approx(1, abs=1e-6)
+    bound = model.log_likelihood_bound(images, generator=torch.Generator()).log_likelihood
+    assert (exact.log_posterior < -1e-3).any()  # there is a gap to be measured
+    torch.testing.assert_close(exact.log_prob - bound, -exact.log_posterior, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_the_enumerated_likelihood_is_the_mean_over_sampled_codes() -> None:
+    """p(x) = E p(x | z) over codes drawn by the prior's sampler, which knows nothing of the enumeration."""
+    model = tiny()
+    image = torch.randint(0, 256, (1, 1, 2, 4), dtype=torch.uint8)
+    uniform = torch.rand(4000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    indices = model.prior.sample(torch.full((4000,), 2), uniform)
+    ratio = log_prob(image.expand(4000, -1, -1, -1), model.pixel_parameters(indices)).double().flatten(1).sum(1)
+    ratio = (ratio - enumerated_log_prob(model, image).log_prob).exp()
+    assert float(ratio.mean()) == pytest.approx(1, abs=4 * float(ratio.std()) / 4000**0.5)
+    assert float(ratio.std()) > 0.01
+
+
+def test_too_many_grids_are_refused() -> None:
+    model = random_model("vqvae")
+    with pytest.raises(ValueError, match=r"6 \*\* 16 grids of codes are too many to enumerate; at most 4096"):
+        enumerated_log_prob(model, tiny_data(1)[0])
+
+
+def test_kinds_and_settings() -> None:
+    model, (images, _) = random_model("vqvae"), tiny_data(3)
+    bound = model.log_likelihood_bound(images, generator=torch.Generator(), kind="two-part code")
+    assert model.likelihood_kinds == (bound.kind,) and bound.settings == {"codes": "4 x 4 of 6"}
+    assert bound.nfe is not None and bound.nfe.tolist() == [3, 3, 3]
+    with pytest.raises(ValueError, match="unknown kind of likelihood 'ais'; allowed: two-part code"):
+        model.log_likelihood_bound(images, generator=torch.Generator(), kind="ais")
+
+
+def test_the_self_check_holds_and_notices_what_is_no_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, (images, _) = random_model("vqvae"), tiny_data(10)
+
+    def check() -> tuple[bool, str]:
+        found = model.check_likelihood(images, kind="two-part code", generator=torch.Generator())
+        return found.passed, found.text
+
+    passed, text = check()
+    assert passed and "at the codes of 8 held-out images" in text
+    with monkeypatch.context() as patch:  # a decoder that gives every level a little more
+        patch.setattr("models.vqvae.likelihood.log_prob", lambda x, p: log_prob(x, p) + 0.001)
+        assert not check()[0]
+    logits, log_probs = model.prior.logits, model.prior.log_prob
+    with monkeypatch.context() as patch:  # a prior that sees the code it should predict
+        patch.setattr(model.prior, "logits", lambda z, y: logits(z, y) + torch.nn.functional.one_hot(z, 6))
+        assert not check()[0]
+    with monkeypatch.context() as patch:  # a prior that claims a little more for every grid
+        patch.setattr(model.prior, "log_prob", lambda z, y: log_probs(z, y) + 0.001)
+        assert not check()[0]
+    assert check()[0]
