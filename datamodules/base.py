@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,13 +28,22 @@ class DataNotFoundError(RuntimeError):
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a dataset before its files are read."""
+    """What is known of a dataset before its files are read.
+
+    ``features`` names the feature extractor that fits it, where that is not one of its own name.
+    """
 
     name: str
     channels: int
     image_size: int
     num_classes: int
     class_names: tuple[str, ...]
+    features: str = ""
+
+    @property
+    def default_features(self) -> str:
+        """The feature extractor that is used unless another is asked for."""
+        return self.features or self.name
 
 
 @dataclass(frozen=True)
@@ -55,18 +65,49 @@ class Split:
         return len(self.images)
 
 
+class Density(Protocol):
+    """A source whose probability mass function over uint8 images is known: a mixture of distinct modes."""
+
+    def __hash__(self) -> int:
+        """What is worked out about a density is kept by it."""
+
+    @property
+    def num_modes(self) -> int:
+        """Number of mixture components."""
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """Probability of each component, (num_modes,), adding up to 1."""
+
+    def log_prob(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Exact log p(x) in nats, (N,), of any uint8 images (N, C, H, W); ``ValueError`` for another shape."""
+
+    def mode(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """The component each image most probably comes from, (N,), in 0..num_modes - 1."""
+
+    def entropy(self) -> tuple[float, float]:
+        """Entropy in nats per image and its standard error."""
+
+    def sample(self, n: int, seed: int) -> NDArray[np.uint8]:
+        """n independent draws, uint8 (n, C, H, W); the same for the same seed."""
+
+
 @dataclass(frozen=True)
 class ImageDataset:
-    """The three fixed splits of a dataset, in memory."""
+    """The three fixed splits of a dataset, in memory; ``density`` is what they were drawn from, where it is known."""
 
     info: DatasetInfo
     train: Split
     validation: Split
     test: Split
+    density: Density | None = None
 
     @property
     def sha256(self) -> str:
-        """SHA-256 over the shapes and contents of all splits, in order."""
+        """SHA-256 over the shapes and contents of all splits, in order.
+
+        A density takes no part: a model sees the images only, and the first of its draws tell densities apart.
+        """
         digest = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
             for array in (split.images, split.labels):

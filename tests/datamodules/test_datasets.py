@@ -1,4 +1,4 @@
-"""The contract of every dataset file, found by name, and what the two shipped ones promise."""
+"""The contract of every dataset file, found by name, and what the shipped ones promise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datamodules import digits, fashion_mnist
+from datamodules import digits, fashion_mnist, known_density
 from datamodules.base import DatasetInfo, ImageDataset
 from evaluation.features import catalog
 from experiments.discovery import dataset_module, dataset_names
@@ -41,7 +41,7 @@ def test_description(name: str) -> None:
     assert all(type(v) in (str, int, float, bool) for v in dataclasses.asdict(module.Config()).values())
     summary = module.__doc__.splitlines()[0]
     assert summary.endswith(".") and len(summary) <= 100
-    assert len(Path(module.__file__).read_text(encoding="utf-8").splitlines()) <= 120
+    assert len(Path(module.__file__).read_text(encoding="utf-8").splitlines()) <= 150
 
 
 def test_digits_are_always_present() -> None:
@@ -73,8 +73,12 @@ def test_loading_twice_gives_the_same_object(dataset: ImageDataset) -> None:
     assert module.load(module.Config()) is dataset
 
 
-def test_sha256_is_the_one_the_extractor_was_trained_on(dataset: ImageDataset) -> None:
-    assert dataset.sha256 == catalog.card(dataset.info.name)["dataset_sha256"]
+def test_a_shipped_extractor_was_trained_on_the_data_of_its_name(dataset: ImageDataset) -> None:
+    if dataset.info.default_features not in catalog.shipped():
+        pytest.skip("this dataset has no shipped extractor")
+    module = dataset_module(dataset.info.default_features)  # the data itself, or what it is like
+    assert module.load(module.Config()).sha256 == catalog.card(module.INFO.name)["dataset_sha256"]
+    assert (module.INFO.channels, module.INFO.image_size) == (dataset.info.channels, dataset.info.image_size)
 
 
 def test_sha256_changes_with_any_pixel_and_label() -> None:
@@ -108,6 +112,28 @@ def test_nothing_here_imports_torch(root: Path) -> None:
     code = f"import sys, {', '.join(names)}; print({{'torch', 'sklearn', 'scipy'}} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
+
+
+def test_a_density_comes_with_what_is_asked_of_it(dataset: ImageDataset) -> None:
+    density = dataset.density
+    if density is None:
+        return
+    n = 50
+    drawn = density.sample(n, seed=0)
+    assert drawn.shape == dataset.test.images[:n].shape and drawn.dtype == np.uint8
+    log_p, mode = density.log_prob(dataset.test.images[:n]), density.mode(dataset.test.images[:n])
+    assert log_p.shape == mode.shape == (n,) and log_p.dtype == np.float64 and mode.dtype == np.int64
+    assert np.isfinite(log_p).all() and (log_p < 0).all() and (mode >= 0).all() and (mode < density.num_modes).all()
+    assert density.weights.shape == (density.num_modes,) and density.weights.sum() == pytest.approx(1)
+    entropy, error = density.entropy()
+    assert entropy > 0 and error >= 0 and density.entropy() == (entropy, error)
+
+
+def test_the_density_does_not_enter_the_hash() -> None:
+    data = digits.load(digits.Config())
+    assert data.density is None and data.info.default_features == "digits"
+    density = known_density.load(known_density.Config()).density
+    assert dataclasses.replace(data, density=density).sha256 == data.sha256
 
 
 def test_fashion_mnist_classes() -> None:
