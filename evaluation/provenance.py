@@ -15,7 +15,9 @@ import torch
 from evaluation.record import Provenance
 from evaluation.speed import peak_memory_mib
 
-PACKAGES = ("torch", "pytorch-lightning", "numpy", "scipy", "scikit-learn", "torchmetrics", "torch-fidelity")
+PACKAGES = (
+    "torch", "torchvision", "pytorch-lightning", "numpy", "scipy", "scikit-learn", "torchmetrics", "torch-fidelity",
+)
 
 
 def _git(*arguments: str) -> str | None:

@@ -1,7 +1,8 @@
 """The exam: the same samples asked of every model, the same reference, the same numbers.
 
 A model is asked for as many images as the test split has (or fewer, if told so), of the test
-split's classes in its order. It is seen only through its contract.
+split's classes in its order. It is seen only through its contract. Images from elsewhere sit the
+part of the exam that needs no model.
 """
 
 from __future__ import annotations
@@ -13,41 +14,35 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datamodules.base import ImageDataset
 from evaluation.config import EvaluationConfig
 from evaluation.controls import asked_labels
-from evaluation.features.extractors import ExtractorError, FeatureExtractor, load_extractor
-from evaluation.likelihood.bits import score_likelihood
-from evaluation.metrics import Exam, all_metrics, score_all
-from evaluation.metrics.driver import score_one
-from evaluation.record import Likelihood, MetricValue, Speed
+from evaluation.likelihood.bits import ScoredBound, missing, score_likelihood
+from evaluation.record import Likelihood, MetricValue, Speed, Truth
+from evaluation.reference import Generated, Reference, number_of_samples
 from evaluation.speed import measure_speed
+from evaluation.truth import caught, measure_truth
 from models.base import GenerativeModel
 
-TRAIN_SUFFIX = "_train"
+__all__ = ["Examination", "Generated", "Reference", "examine", "examine_images", "generate", "number_of_samples"]
+
+CALIBRATION_IMAGES = 64  # of the validation split
+
+OnProgress = Callable[[str, int, int], None]
 
 
-@dataclass(frozen=True)
-class Generated:
-    """Images uint8 (n, C, H, W) put forward for the labels int64 (n,) that were asked for."""
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+def silent(name: str, done: int, total: int) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True)
 class Examination:
-    """Everything the exam found out about one model."""
+    """Everything the exam found out about one model; ``likelihoods`` has one entry per kind."""
 
     generated: Generated
     metrics: dict[str, MetricValue]
-    likelihood: Likelihood
+    likelihoods: tuple[Likelihood, ...]
     speed: Speed
-
-
-def number_of_samples(dataset: ImageDataset, config: EvaluationConfig) -> int:
-    """n of both sides: the test split's size, or fewer if the configuration says so."""
-    return min(config.num_samples, len(dataset.test))
+    truth: Truth | None
 
 
 def generate(
@@ -66,74 +61,73 @@ def generate(
     return Generated(torch.cat(images).numpy(), labels)
 
 
-class Reference:
-    """A dataset's real side, looked at once: features of test images and of as many training images.
+def score_likelihoods(
+    model: GenerativeModel, reference: Reference, config: EvaluationConfig, *, seed: int, tell: OnProgress = silent
+) -> list[ScoredBound]:
+    """Every kind of likelihood that a model offers, on the first images of the test split."""
+    dataset = reference.dataset
+    if model.likelihood_kinds:
+        held_out = torch.from_numpy(dataset.validation.images[:CALIBRATION_IMAGES])
+        model.calibrate_likelihood(held_out, generator=torch.Generator().manual_seed(seed))
+    found = []
+    for kind in model.likelihood_kinds:
+        slow = kind in model.slow_likelihood_kinds
+        n = config.num_slow_likelihood_images if slow else config.num_likelihood_images
+        images = torch.from_numpy(dataset.test.images[:n])
+        name, total = f"likelihood: {kind}", len(images)
+        bound = score_likelihood(
+            model, images, generator=torch.Generator().manual_seed(seed), batch_size=config.batch_size, kind=kind,
+            on_images=lambda done, name=name, total=total: tell(name, done, total),
+        )
+        found.append(bound)
+    return found
 
-    The training images are the last n of a seeded permutation of which ``controls.real_train``
-    takes the first, so that the two do not overlap as long as the split has 2 n images.
-    """
 
-    def __init__(self, dataset: ImageDataset, config: EvaluationConfig, *, seed: int) -> None:
-        self.dataset = dataset
-        self.n = number_of_samples(dataset, config)
-        self.missing: str | None = None
-        self.extractor: FeatureExtractor | None = None
-        try:
-            self.extractor = load_extractor(dataset.info.name)
-        except ExtractorError as error:
-            self.missing = str(error)
-            return
-        rows = np.random.default_rng(seed).permutation(len(dataset.train))[-self.n :]
-        self.test = self.extractor.extract(dataset.test.images[: self.n]).features
-        self.train = self.extractor.extract(dataset.train.images[rows]).features
+def examine_images(
+    reference: Reference, generated: Generated, bounds: list[ScoredBound] | None = None
+) -> tuple[dict[str, MetricValue], Truth | None]:
+    """What images alone can be asked: every metric, and the truth where the density is known."""
+    metrics = reference.score(generated)
+    density = reference.dataset.density
+    truth = measure_truth(density, generated.images, bounds or []) if density else None
+    return metrics, truth
 
-    @property
-    def extractor_sha256(self) -> str | None:
-        """Hash of the feature extractor's weights."""
-        return self.extractor.sha256 if self.extractor else None
 
-    def score(self, generated: Generated) -> dict[str, MetricValue]:
-        """All metrics against the test split, and the Fréchet distance against the train split."""
-        name = self.dataset.info.name
-        if self.extractor is None:
-            missing = MetricValue(None, None, None, self.n, len(generated.images), name, False, self.missing)
-            return {
-                n.format(features=name): replace(missing, higher_is_better=m.higher_is_better)
-                for m in all_metrics() for n in m.names
-            }
-        seen = self.extractor.extract(generated.images)
-        exam = Exam(self.test, seen.features, seen.predictions, generated.labels)
-        metrics = score_all(exam, name)
-        for metric in all_metrics():
-            if metric.names == ("fd_{features}",):
-                beside = score_one(metric, replace(exam, real=self.train), name)
-                metrics |= {key + TRAIN_SUFFIX: value for key, value in beside.items()}
-        return metrics
+def believed(bounds: list[ScoredBound], truth: Truth | None) -> tuple[Likelihood, ...]:
+    """The likelihoods, without the number of any that claims more than the true density allows."""
+    gaps = {gap.kind: gap for gap in truth.gaps} if truth else {}
+    found = []
+    for bound in bounds:
+        likelihood = bound.likelihood
+        reason = caught(gaps[likelihood.kind]) if likelihood.kind in gaps else None
+        if reason:
+            likelihood = replace(missing(reason, likelihood.kind), self_check=reason, self_check_passed=False)
+        found.append(likelihood)
+    return tuple(found)
 
 
 def examine(
     model: GenerativeModel, reference: Reference, config: EvaluationConfig, *, seeds: dict[str, int],
-    on_images: Callable[[int], None] = lambda done: None,
+    tell: OnProgress = silent,
 ) -> Examination:
-    """Samples, metrics, likelihood and speed of a trained model.
+    """Samples, metrics, likelihoods and speed of a trained model.
 
     Args:
         model: In evaluation mode.
         reference: The real side.
         config: The exam's options.
         seeds: For the axes ``samples`` and ``likelihood``.
-        on_images: Told how many images are generated so far.
+        tell: Told what is being done, how far it is and how far it goes.
     """
-    dataset = reference.dataset
-    labels = asked_labels(dataset, reference.n)
+    labels = asked_labels(reference.dataset, reference.n)
     generated = generate(
-        model, labels, seed=seeds["samples"], batch_size=config.batch_size, on_images=on_images
+        model, labels, seed=seeds["samples"], batch_size=config.batch_size,
+        on_images=lambda done: tell("sampling for the exam", done, len(labels)),
     )
-    likelihood = score_likelihood(
-        model,
-        torch.from_numpy(dataset.test.images[: config.num_likelihood_images]),
-        generator=torch.Generator().manual_seed(seeds["likelihood"]),
-        batch_size=config.batch_size,
-    )
+    bounds = score_likelihoods(model, reference, config, seed=seeds["likelihood"], tell=tell)
+    tell("metrics", 0, 1)
+    metrics, truth = examine_images(reference, generated, bounds)
+    tell("sampling speed", 0, 1)
     speed = measure_speed(model, seed=seeds["samples"], repeats=config.speed_repeats)
-    return Examination(generated, reference.score(generated), likelihood, speed)
+    likelihoods = believed(bounds, truth) or (missing(model.likelihood_missing),)
+    return Examination(generated, metrics, likelihoods, speed, truth)

@@ -97,14 +97,16 @@ def count_parameters(model: GenerativeModel) -> Parameters:
 
 
 def save_samples(path: Path, generated: Generated) -> None:
-    """Write ``images`` uint8 (n, C, H, W) and ``labels`` int64 (n,) as a compressed npz."""
+    """Write ``images`` uint8 (n, C, H, W) and, if there are any, ``labels`` int64 (n,) as a compressed npz."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, images=generated.images, labels=generated.labels)
+    labels = {} if generated.labels is None else {"labels": generated.labels}
+    np.savez_compressed(buffer, allow_pickle=False, images=generated.images, **labels)
     write_atomic(path, buffer.getvalue())
 
 
 def save_pictures(folder: Path, model: GenerativeModel, generated: Generated, seed: int) -> None:
     """A grid of samples by class; where the sampler has a path, sixteen samples coming out of static."""
+    assert generated.labels is not None, "a model is asked for classes"
     grid = pictures.by_class(generated.images, generated.labels, classes=model.num_classes)
     write_atomic(folder / "samples.png", pictures.png_bytes(grid))
     if not model.has_trajectory:

@@ -12,22 +12,21 @@ import numpy as np
 from evaluation.controls import CONTROLS
 from evaluation.likelihood.bits import missing as missing_likelihood
 from evaluation.provenance import provenance
-from evaluation.record import Budget, Parameters, Record, RecordError, Speed, load_record
-from evaluation.runner import Generated, Reference
+from evaluation.record import SCHEMA_VERSION, Budget, Parameters, Record, RecordError, Speed, load_record
+from evaluation.runner import Generated, Reference, examine_images
 from experiments.artifacts import save_samples
-from experiments.config import Cell
 from experiments.seeds import axis_seed
 
 CONTROL_SEED = 0
 NOT_A_MODEL = "a control, not a trained model"
 
 
-def ensure_controls(reference: Reference, cell: Cell, data_hash: str, out: Path) -> None:
+def ensure_controls(reference: Reference, data_hash: str, out: Path) -> None:
     """Score every control that has no readable record yet, below ``out/controls``."""
-    config: dict[str, object] = {"num_samples": reference.n}
-    identity = json.dumps({"config": config, "data": data_hash}, sort_keys=True)
+    config: dict[str, object] = {"num_samples": reference.n, "features": list(reference.features)}
+    identity = json.dumps({"config": config, "data": data_hash, "schema": SCHEMA_VERSION}, sort_keys=True)
     config_hash = hashlib.sha256(identity.encode()).hexdigest()[:12]
-    folder = out / "controls" / cell.dataset / config_hash
+    folder = out / "controls" / reference.dataset.info.name / config_hash
     for name in CONTROLS:
         path = folder / f"{name}.json"
         try:
@@ -44,7 +43,7 @@ def _score(
     rng = np.random.default_rng(axis_seed(CONTROL_SEED, "controls"))
     drawn = CONTROLS[name](reference.dataset, reference.n, rng)
     generated = Generated(drawn.images, drawn.labels)
-    metrics = reference.score(generated)
+    metrics, truth = examine_images(reference, generated)
     save_samples(path.with_suffix(".npz"), generated)
     Record(
         model=name,
@@ -56,7 +55,9 @@ def _score(
         parameters=Parameters(0, 0),
         metrics=metrics,
         likelihood=missing_likelihood(NOT_A_MODEL),
-        speed=Speed(None, None, None, None, None, None, None, None, NOT_A_MODEL),
+        speed=Speed.missing(NOT_A_MODEL),
+        truth=truth,
+        source="control",
         provenance=provenance(
             dataset_sha256=data_hash, extractor_sha256=reference.extractor_sha256, checkpoint_sha256=None,
             ema=False, sampler=None, wall_seconds=time.perf_counter() - start,

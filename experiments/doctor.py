@@ -14,6 +14,7 @@ import psutil
 
 from datamodules.base import DataNotFoundError
 from evaluation.features import catalog
+from evaluation.features.weights import present
 from experiments.discovery import dataset_module, dataset_names
 
 LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "scikit-learn", "tyro")
@@ -61,8 +62,8 @@ def data() -> Iterator[Finding]:
 
 
 def weights() -> Iterator[Finding]:
-    """Every shipped feature extractor, its checksum compared with its card."""
-    names = catalog.available()
+    """Every shipped feature extractor, its checksum compared with its card, and which pretrained ones are here."""
+    names = catalog.shipped()
     if not names:
         yield Finding("weights", f"none in {catalog.WEIGHTS}", False)
     for name in names:
@@ -70,6 +71,9 @@ def weights() -> Iterator[Finding]:
             yield Finding(f"weights {name}", f"verified, SHA-256 {catalog.verify(name)[:12]}", True)
         except catalog.ExtractorError as error:
             yield Finding(f"weights {name}", str(error), False)
+    here = [name for name in catalog.PRETRAINED if present(name)]
+    text = f"{', '.join(here) or 'none'} on this machine; others are downloaded when asked for"
+    yield Finding("pretrained", text)
 
 
 def disk(out: Path) -> Iterator[Finding]:

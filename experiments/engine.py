@@ -112,10 +112,9 @@ def _work(cell: Cell, folder: Path, out: Path, progress: Progress) -> Record:
     model, training = trained_model(cell, dataset, folder, progress)
     spent = time.perf_counter() - wall
     reference = _reference(cell.dataset, cell.data_config, cell.evaluation)
-    ensure_controls(reference, cell, data_hash, out)
+    ensure_controls(reference, data_hash, out)
     seeds = {axis: axis_seed(cell.seed, axis) for axis in ("samples", "likelihood")}
-    progress.start("sampling for the exam", reference.n)
-    found = examine(model, reference, cell.evaluation, seeds=seeds, on_images=progress.update)
+    found = examine(model, reference, cell.evaluation, seeds=seeds, tell=progress.tell)
     progress.finish()
     save_samples(folder / "samples.npz", found.generated)
     save_pictures(folder, model, found.generated, seeds["samples"])
@@ -130,7 +129,9 @@ def _work(cell: Cell, folder: Path, out: Path, progress: Progress) -> Record:
         budget=training.budget,
         parameters=count_parameters(model),
         metrics=found.metrics,
-        likelihood=found.likelihood,
+        likelihood=found.likelihoods[0],
+        likelihoods=found.likelihoods,
+        truth=found.truth,
         speed=found.speed,
         provenance=provenance(
             dataset_sha256=data_hash,

@@ -54,6 +54,15 @@ class Progress:
             share = f"{done / self.total:4.0%}"
             self.console.print(f"{self.name}  {share}  {text}", highlight=False, soft_wrap=True)
 
+    def tell(self, name: str, done: int, total: int) -> None:
+        """``done`` of ``total`` units of something named, which begins when its name is new."""
+        if name != getattr(self, "name", None) or done == 0:
+            self.start(name, total)
+        if done:
+            self.update(done)
+        elif total == 1 and self.bar is None:
+            self.console.print(name, highlight=False)  # of one unit there is no progress to show
+
     def finish(self) -> None:
         """It is over, or something went wrong: give the terminal back."""
         if self.bar is not None:

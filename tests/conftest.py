@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,20 @@ ROOT = Path(__file__).resolve().parent.parent
 # Before anything imports NumPy or torch: parallel test jobs must not fight for cores.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# What is cached is the tests' own, and no weights of this machine make a test pass or fail.
+_cache = tempfile.TemporaryDirectory(prefix="paragon-cache-")
+os.environ["PARAGON_CACHE"] = _cache.name
+os.environ.pop("PARAGON_WEIGHTS", None)
 
 
 @pytest.fixture
 def root() -> Path:
     """The repository's root folder."""
     return ROOT
+
+
+@pytest.fixture
+def short_annealing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Annealing of the length that tests of other things need; its own tests use it as it is."""
+    monkeypatch.setattr("models.gan.likelihood.TEMPERATURES", 20)
+    monkeypatch.setattr("models.gan.likelihood.TUNING_TEMPERATURES", 10)

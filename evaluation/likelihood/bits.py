@@ -1,16 +1,34 @@
-"""Bits per dimension of uint8 images from a bound in nats: -log p(x) / (D ln 2)."""
+"""Bits per dimension of uint8 images from a bound in nats: -log p(x) / (D ln 2).
+
+Every kind of likelihood a model offers is scored on the first images of the test split and carries
+its standard error, the choices it depends on and what its self-check found.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.special import stdtrit
 from torch import Tensor
 
 from evaluation.record import Likelihood
-from models.base import GenerativeModel, LikelihoodBound
+from models.base import GenerativeModel, LikelihoodBound, SelfCheck
 
-NORMAL_95 = 1.959964
+CHECKED = 8  # images that a self-check looks at
+
+
+@dataclass(frozen=True)
+class ScoredBound:
+    """A kind of likelihood with the images it was computed on, uint8 (N, C, H, W), and its nats (N,)."""
+
+    likelihood: Likelihood
+    images: NDArray[np.uint8]
+    log_likelihood: NDArray[np.float64]
 
 
 def bits_per_dim(log_likelihood: Tensor, dimensions: int) -> Tensor:
@@ -18,34 +36,58 @@ def bits_per_dim(log_likelihood: Tensor, dimensions: int) -> Tensor:
     return -log_likelihood.double() / (dimensions * math.log(2))
 
 
-def summarise(bounds: list[LikelihoodBound], dimensions: int) -> Likelihood:
-    """Mean over images with the normal 95 % interval of the mean (evaluation noise)."""
+def mean_interval(values: Tensor) -> tuple[float, float, float, float]:
+    """Mean of (N,), N >= 2, its standard error, and the ends of Student's 95 % interval for it."""
+    n = len(values)
+    mean, error = float(values.mean()), float(values.std() / math.sqrt(n))
+    half = float(stdtrit(n - 1, 0.975)) * error
+    return mean, error, mean - half, mean + half
+
+
+def summarise(bounds: list[LikelihoodBound], dimensions: int, check: SelfCheck | None = None) -> Likelihood:
+    """Mean over all images of some batches, with its error (evaluation noise) and the parts it adds up from."""
     bits = torch.cat([bits_per_dim(b.log_likelihood, dimensions) for b in bounds])
-    mean, error = float(bits.mean()), float(bits.std() / math.sqrt(len(bits)))
+    if not torch.isfinite(bits).all():
+        return missing("the bound is not finite", bounds[0].kind)
+    mean, error, low, high = mean_interval(bits)
     parts = {
         name: float(torch.cat([bits_per_dim(b.parts[name], dimensions) for b in bounds]).mean())
         for name in bounds[0].parts
     }
-    low, high = mean - NORMAL_95 * error, mean + NORMAL_95 * error
-    return Likelihood(mean, low, high, bounds[0].kind, parts, len(bits))
+    counts = [b.nfe for b in bounds if b.nfe is not None]
+    return Likelihood(
+        mean, low, high, bounds[0].kind, parts, len(bits), standard_error=error, settings=bounds[0].settings,
+        self_check=check.text if check else None, self_check_passed=check.passed if check else None,
+        nfe=float(torch.cat(counts).mean()) if counts else None,
+    )
 
 
 def score_likelihood(
-    model: GenerativeModel, images: Tensor, *, generator: torch.Generator, batch_size: int
-) -> Likelihood:
-    """Bits per dimension of uint8 images (N, C, H, W), or the model's reason why it has none."""
-    bounds = []
+    model: GenerativeModel, images: Tensor, *, generator: torch.Generator, batch_size: int, kind: str | None = None,
+    on_images: Callable[[int], None] = lambda done: None,
+) -> ScoredBound:
+    """One kind of likelihood of uint8 images (N, C, H, W), N >= 2.
+
+    Args:
+        model: In evaluation mode.
+        images: uint8 (N, C, H, W).
+        generator: CPU generator; an image's bound depends on it and its own index only.
+        batch_size: Images per batch.
+        kind: One of ``model.likelihood_kinds`` (default: the main one).
+        on_images: Told after every batch how many images are done.
+    """
+    kind = model.likelihood_kind(kind)
+    bounds: list[LikelihoodBound] = []
     for batch in images.split(batch_size):
-        bound = model.log_likelihood_bound(batch, generator=generator)
-        if bound is None:
-            return missing(model.likelihood_missing)
+        bound = model.log_likelihood_bound(batch, generator=generator, kind=kind)
+        assert bound is not None, f"{type(model).__name__} lists {kind} and returned nothing"
         bounds.append(bound)
-    result = summarise(bounds, images[0].numel())
-    if result.bits_per_dim is None or not math.isfinite(result.bits_per_dim):
-        return missing("the bound is not finite")
-    return result
+        on_images(sum(len(b.log_likelihood) for b in bounds))
+    check = model.check_likelihood(images[:CHECKED], kind=kind, generator=generator)
+    nats = torch.cat([b.log_likelihood for b in bounds]).double().cpu().numpy()
+    return ScoredBound(summarise(bounds, images[0].numel(), check), images.cpu().numpy(), nats)
 
 
-def missing(reason: str) -> Likelihood:
+def missing(reason: str, kind: str | None = None) -> Likelihood:
     """A likelihood that is not there, and why."""
-    return Likelihood(None, None, None, None, {}, 0, reason)
+    return Likelihood(None, None, None, kind, {}, 0, reason)

@@ -67,11 +67,15 @@ def test_a_cell_is_frozen_and_plain() -> None:
         assert json.loads(json.dumps(cell(name).resolved())) == cell(name).resolved()
     resolved = cell().resolved()
     assert set(resolved) == {"model", "dataset", "budget", "model_config", "data_config", "evaluation"}
-    assert resolved["evaluation"] == asdict(EvaluationConfig())
+    assert resolved["evaluation"] == json.loads(json.dumps(asdict(EvaluationConfig())))
 
 
 @pytest.mark.parametrize(
-    ("name", "least"), [("num_samples", 2), ("num_likelihood_images", 2), ("batch_size", 1), ("speed_repeats", 1)]
+    ("name", "least"),
+    [
+        ("num_samples", 2), ("num_likelihood_images", 2), ("num_slow_likelihood_images", 2), ("batch_size", 1),
+        ("speed_repeats", 1),
+    ],
 )
 def test_exams_that_make_no_sense_are_refused(name: str, least: int) -> None:
     assert getattr(EvaluationConfig(**{name: least}), name) == least

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,21 +25,28 @@ from experiments.discovery import model_names
 from experiments.engine import DONE_FILE, CellError, finished_record, run_cell
 from tests.models.tiny import tiny_config
 
-EXAM = EvaluationConfig(num_samples=60, num_likelihood_images=8, batch_size=50, speed_repeats=1)
+EXAM = EvaluationConfig(
+    num_samples=60, num_likelihood_images=8, num_slow_likelihood_images=2, batch_size=50, speed_repeats=1
+)
 MODELS = model_names()
 
 # The schema as it was decided, not as it is in the code.
 KEYS = {
-    "": "model dataset seed config config_hash budget parameters metrics likelihood speed provenance schema_version",
-    "budget": "train_flops images_seen steps stages",
+    "": "model dataset seed config config_hash budget parameters metrics likelihood speed provenance "
+    "likelihoods truth source schema_version",
+    "budget": "train_flops images_seen steps stages reason_missing",
     "parameters": "total sampling",
-    "likelihood": "bits_per_dim ci_low ci_high kind parts n_images reason_missing",
+    "likelihood": "bits_per_dim ci_low ci_high kind parts n_images reason_missing standard_error self_check "
+    "self_check_passed settings nfe",
     "speed": "images_per_second latency_ms_p50 latency_ms_p95 nfe batch_size peak_memory_mib flops_per_image "
-    "utilisation reason_missing",
+    "utilisation reason_missing ci_low ci_high latency_ms_p90 warm_up_seconds matmul_peak_flops sweep stage_seconds",
     "provenance": "git_commit dirty_diff_hash versions cpu gpu threads precision dataset_sha256 extractor_sha256 "
     "checkpoint_sha256 ema sampler wall_seconds cpu_seconds peak_memory_mib date",
 }
-METRIC_KEYS = "value ci_low ci_high n_real n_fake features higher_is_better reason_missing"
+METRIC_KEYS = "value ci_low ci_high n_real n_fake features higher_is_better reason_missing ci_method fingerprint"
+FINGERPRINT_KEYS = (
+    "features weights_sha256 dtype resize quantiser n_real n_fake reference_split reference_sha256 versions seed"
+)
 STAGE_KEYS = "name flops images_seen seconds"
 
 
@@ -50,6 +57,15 @@ def tiny_cell(name: str, **changes: object) -> Cell:
 
 def folder_of(cell: Cell, out: Path) -> Path:
     return cell.folder(out, digits.load(cell.data_config).sha256)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_annealing() -> Iterator[None]:
+    """Cells run in fixtures of the module, so the annealing is short for all of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("models.gan.likelihood.TEMPERATURES", 20)
+        patch.setattr("models.gan.likelihood.TUNING_TEMPERATURES", 10)
+        yield
 
 
 def run(cell: Cell, out: Path) -> tuple[Record, str]:
@@ -84,6 +100,8 @@ def test_the_record_has_the_agreed_keys(name: str, finished: Finished) -> None:
     for part, keys in KEYS.items():
         assert set(content[part] if part else content) == set(keys.split())
     assert all(set(m) == set(METRIC_KEYS.split()) for m in content["metrics"].values())
+    prints = [m["fingerprint"] for m in content["metrics"].values() if m["value"] is not None]
+    assert prints and all(set(p) == set(FINGERPRINT_KEYS.split()) for p in prints)
     assert all(set(s) == set(STAGE_KEYS.split()) for s in content["budget"]["stages"])
     assert load_record(folder_of(cell, out) / RECORD_FILE) == record
 
@@ -100,8 +118,12 @@ def test_the_record_says_what_was_done(name: str, finished: Finished) -> None:
     assert record.budget.images_seen == sum(s.images_seen for s in record.budget.stages)
     assert record.budget.images_seen == record.budget.steps * cell.model_config.batch_size
     assert record.parameters.total == sum(p.numel() for p in model.parameters()) >= record.parameters.sampling > 0
-    assert (record.likelihood.bits_per_dim is None) == bool(model.likelihood_missing)
-    assert all(value.reason_missing is None for value in record.metrics.values())
+    assert record.likelihood == record.likelihoods[0]
+    assert [found.kind for found in record.likelihoods] == list(model.likelihood_kinds)
+    assert all(found.bits_per_dim and found.standard_error and found.self_check for found in record.likelihoods)
+    assert record.source == "trained" and record.truth is None
+    assert record.metrics["fd_digits"].value is not None
+    assert all((value.value is None) == bool(value.reason_missing) for value in record.metrics.values())
     assert record.provenance.checkpoint_sha256 == hashlib.sha256(
         (folder / "checkpoints" / "model.ckpt").read_bytes()
     ).hexdigest()
@@ -191,7 +213,8 @@ def test_controls_are_scored_once(finished: Finished) -> None:
     assert times(out, "controls/digits/*/*") == before
     rows = {p.stem: load_record(p) for p in before if p.suffix == ".json"}
     assert all(r.model == name and r.budget.train_flops == 0 for name, r in rows.items())
-    assert all(m.value is not None for r in rows.values() for m in r.metrics.values())
+    assert all(r.source == "control" for r in rows.values())
+    assert all((m.value is None) == bool(m.reason_missing) for r in rows.values() for m in r.metrics.values())
     assert rows["real_train"].metrics["fd_digits"].value < rows["gaussian"].metrics["fd_digits"].value / 3
     assert all(r.likelihood.reason_missing and r.speed.reason_missing for r in rows.values())
 

@@ -10,8 +10,10 @@ import torch
 import models
 from experiments.checkpoints import save_checked
 from experiments.discovery import model_names
-from models.base import GenerativeModel, to_float, to_uint8
+from models.base import GenerativeModel, LikelihoodBound, to_float, to_uint8
 from tests.models.tiny import INFO, SHAPE, assert_same_weights, random_model, tiny_data, tiny_model
+
+pytestmark = pytest.mark.usefixtures("short_annealing")
 
 MODELS = model_names()
 
@@ -89,35 +91,59 @@ def test_no_samples_are_refused(model: GenerativeModel) -> None:
         model.sample(0, generator=torch.Generator())
 
 
-def test_the_likelihood_bound_is_the_sum_of_its_parts_or_missing_with_a_reason(model: GenerativeModel) -> None:
-    images, _ = tiny_data(6)
-    bound = model.log_likelihood_bound(images, generator=torch.Generator().manual_seed(0))
-    if bound is None:
-        assert model.likelihood_missing
-        return
-    assert bound.log_likelihood.dtype == torch.float64 and bound.log_likelihood.shape == (6,)
-    assert bound.log_likelihood.isfinite().all() and (bound.log_likelihood < 0).all()
-    assert bound.kind and bound.parts
-    torch.testing.assert_close(sum(bound.parts.values()), bound.log_likelihood, rtol=1e-12, atol=0)
+def bound_of(model: GenerativeModel, images: torch.Tensor, kind: str) -> LikelihoodBound:
+    found = model.log_likelihood_bound(images, generator=torch.Generator().manual_seed(0), kind=kind)
+    assert found is not None
+    return found
 
 
-def test_a_likelihood_bound_does_not_depend_on_the_batch(model: GenerativeModel) -> None:
-    images, _ = tiny_data(6)
-    whole = model.log_likelihood_bound(images, generator=torch.Generator().manual_seed(0))
-    generator = torch.Generator().manual_seed(0)
-    parts = [model.log_likelihood_bound(part, generator=generator) for part in images.split([2, 4])]
-    if whole is not None:
-        apart = torch.cat([part.log_likelihood for part in parts])
-        torch.testing.assert_close(whole.log_likelihood, apart, rtol=1e-4, atol=0)
+def test_there_is_a_likelihood_or_a_reason(model: GenerativeModel) -> None:
+    assert bool(model.likelihood_kinds) != bool(model.likelihood_missing)
+    assert set(model.slow_likelihood_kinds) <= set(model.likelihood_kinds)
+
+
+def test_every_likelihood_is_the_sum_of_its_parts(model: GenerativeModel) -> None:
+    images, _ = tiny_data(4)
+    for kind in model.likelihood_kinds:
+        bound = bound_of(model, images, kind)
+        assert bound.kind == kind and bound.parts
+        assert bound.log_likelihood.dtype == torch.float64 and bound.log_likelihood.shape == (4,)
+        assert bound.log_likelihood.isfinite().all() and (bound.log_likelihood < 0).all()
+        torch.testing.assert_close(sum(bound.parts.values()), bound.log_likelihood, rtol=1e-12, atol=0)
+        assert bound.nfe is None or bound.nfe.shape == (4,)
+
+
+def test_the_main_likelihood_is_the_first(model: GenerativeModel) -> None:
+    images, _ = tiny_data(2)
+    main = model.log_likelihood_bound(images, generator=torch.Generator().manual_seed(0))
+    assert main is not None and main.kind == model.likelihood_kinds[0]
+    with pytest.raises(ValueError, match="unknown kind of likelihood 'other'; allowed: "):
+        model.log_likelihood_bound(images, generator=torch.Generator(), kind="other")
+
+
+def test_a_likelihood_does_not_depend_on_the_batch(model: GenerativeModel) -> None:
+    images, _ = tiny_data(4)
+    for kind in model.likelihood_kinds:
+        whole = bound_of(model, images, kind).log_likelihood
+        generator = torch.Generator().manual_seed(0)
+        parts = [model.log_likelihood_bound(x, generator=generator, kind=kind) for x in images.split([1, 3])]
+        torch.testing.assert_close(whole, torch.cat([p.log_likelihood for p in parts]), rtol=1e-4, atol=0)
+
+
+def test_a_likelihood_checks_itself(model: GenerativeModel) -> None:
+    images, _ = tiny_data(4)
+    for kind in model.likelihood_kinds:
+        check = model.check_likelihood(images, kind=kind, generator=torch.Generator().manual_seed(0))
+        assert check is not None and check.text and "\n" not in check.text
+        assert any(character.isdigit() for character in check.text), "a check states what it found"
 
 
 def test_images_of_another_kind_have_no_likelihood(model: GenerativeModel) -> None:
     images, _ = tiny_data(2)
-    if model.likelihood_missing:
-        return
-    for wrong in (images.float(), images[..., :4], images.expand(-1, 3, -1, -1)):
-        with pytest.raises(ValueError, match=r"images must be uint8 \(N, 1x8x8\)"):
-            model.log_likelihood_bound(wrong, generator=torch.Generator())
+    for kind in model.likelihood_kinds:
+        for wrong in (images.float(), images[..., :4], images.expand(-1, 3, -1, -1)):
+            with pytest.raises(ValueError, match=r"images must be uint8 \(N, 1x8x8\)"):
+                model.log_likelihood_bound(wrong, generator=torch.Generator(), kind=kind)
 
 
 def test_a_trajectory_ends_in_the_sample(model: GenerativeModel) -> None:
