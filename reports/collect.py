@@ -23,8 +23,11 @@ from evaluation.record import (
     FAILURE_FILE,
     RECORD_FILE,
     Failure,
+    Likelihood,
     Record,
     RecordError,
+    Speed,
+    Truth,
     load_failure,
     load_record,
 )
@@ -42,7 +45,7 @@ class FileError(ValueError):
 
 @dataclass(frozen=True)
 class Run:
-    """A record and where the files that belong to it are."""
+    """A record and where the files that belong to it are. ``control``: a row that is no model."""
 
     record: Record
     path: Path
@@ -54,11 +57,21 @@ class Run:
         return self.path.stem if self.control else self.record.model
 
     @property
+    def external(self) -> bool:
+        """Whether the images were made elsewhere and only examined here."""
+        return not self.control and self.record.source == "external"
+
+    @property
+    def trained(self) -> bool:
+        """Whether a model was trained here."""
+        return not self.control and not self.external
+
+    @property
     def budget(self) -> float:
-        """The training compute that was asked for, in FLOPs; 0 for controls."""
-        if self.control:
+        """The training compute that was asked for, in FLOPs; 0 for what was not trained here."""
+        if not self.trained:
             return 0.0
-        return float(self.record.config.get("budget", self.record.budget.train_flops))
+        return float(self.record.config.get("budget", self.record.budget.train_flops or 0))
 
     @property
     def samples_path(self) -> Path:
@@ -197,6 +210,7 @@ def _flat(run: Run) -> dict[str, Any]:
     row: dict[str, Any] = {
         "model": run.name,
         "dataset": record.dataset,
+        "source": record.source,
         "control": run.control,
         "seed": record.seed,
         "config_hash": record.config_hash,
@@ -208,15 +222,14 @@ def _flat(run: Run) -> dict[str, Any]:
         "parameters_sampling": record.parameters.sampling,
     }
     for name, metric in sorted(record.metrics.items()):
-        fields = asdict(metric)
+        fields = vars(metric) | {"fingerprint": _json(vars(metric.fingerprint) if metric.fingerprint else None)}
         row[name] = fields.pop("value")
         row.update({f"{name}_{key}": value for key, value in fields.items()})
-    likelihood, speed = asdict(record.likelihood), asdict(record.speed)
-    row["bits_per_dim"] = likelihood.pop("bits_per_dim")
-    row.update({f"bits_per_dim_{k}": v for k, v in likelihood.items() if k != "parts"})
-    row.update({f"bits_per_dim_part_{k}": v for k, v in record.likelihood.parts.items()})
-    row["speed_reason_missing"] = speed.pop("reason_missing")
-    row.update(speed)
+    row |= _flat_bound("bits_per_dim", record.likelihood)
+    for bound in record.likelihoods:
+        if bound.kind is not None and bound.kind != record.likelihood.kind:
+            row |= _flat_bound(f"bits_per_dim_{bound.kind}", bound)
+    row |= _flat_truth(record.truth) | _flat_speed(record.speed)
     provenance = asdict(record.provenance)
     versions = provenance.pop("versions")
     row["process_peak_memory_mib"] = provenance.pop("peak_memory_mib")  # the bare name is the sampler's
@@ -224,3 +237,36 @@ def _flat(run: Run) -> dict[str, Any]:
     row.update(provenance)
     row.update({f"version_{name}": version for name, version in sorted(versions.items())})
     return row
+
+
+def _json(value: dict[str, Any] | None) -> str | None:
+    """What has no column of its own as one text, so that a column holds one type of value only."""
+    return json.dumps(value, sort_keys=True) if value else None
+
+
+def _flat_bound(name: str, bound: Likelihood) -> dict[str, Any]:
+    fields = vars(bound) | {"settings": _json(bound.settings)}
+    parts = fields.pop("parts")
+    row = {name: fields.pop("bits_per_dim")}
+    row |= {f"{name}_{key}": value for key, value in fields.items()}
+    return row | {f"{name}_part_{key}": value for key, value in parts.items()}
+
+
+def _flat_truth(truth: Truth | None) -> dict[str, Any]:
+    if truth is None:
+        return {}
+    fields = asdict(truth)
+    gaps = fields.pop("gaps")
+    row = {f"truth_{key}": value for key, value in fields.items()}
+    for gap in gaps:
+        kind = gap.pop("kind")
+        row |= {f"truth_{key}_{kind}": value for key, value in gap.items()}
+    return row
+
+
+def _flat_speed(speed: Speed) -> dict[str, Any]:
+    fields = asdict(speed)
+    row = {f"images_per_second_batch_{size}": rate for size, rate in fields.pop("sweep").items()}
+    row |= {f"stage_seconds_{name}": seconds for name, seconds in fields.pop("stage_seconds").items()}
+    row |= {f"speed_{key}": fields.pop(key) for key in ("reason_missing", "ci_low", "ci_high")}
+    return fields | row

@@ -14,7 +14,15 @@ from dataclasses import dataclass
 QUALITY, LIKELIHOOD, SAMPLING, TRAINING = "Quality", "Likelihood", "Sampling", "Training"
 SECTIONS = (QUALITY, LIKELIHOOD, SAMPLING, TRAINING)
 
-METRIC_ORDER = ("fd_", "fid", "kd_", "kid", "precision", "recall", "density", "coverage", "class_agreement")
+# Families of metrics in the order in which they are shown; the longest prefix of a name is its family.
+METRIC_ORDER = (
+    "fd_", "fid", "fd_infinity_", "fid_infinity", "kd_", "kid", "kd_subsets_", "kid_subsets", "fd_class_",
+    "precision", "recall", "density", "coverage", "vendi", "inception_score", "cmmd", "class_agreement",
+    "memorization_gap_", "ct_", "authpct_",
+)  # fmt: skip
+MAIN_METRICS = ("precision", "recall", "density", "coverage", "class_agreement")  # of the main feature space
+DERIVED = ("fd_infinity_", "fd_class_")  # begin like a Fréchet distance and are something else
+TITLES = {"memorization_gap_": "memorisation gap", "ct_": "C_T", "authpct_": "AuthPct"}
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,7 @@ class Column:
     unit: str = ""
     higher_is_better: bool | None = None
     n: str = ""
+    main: bool = True  # whether the first table shows it; the table of all metrics does anyway
 
     @property
     def arrow(self) -> str:
@@ -46,25 +55,52 @@ FIXED_COLUMNS = (
 )
 
 
+def metric_family(key: str) -> str:
+    """The longest family prefix of a metric's name; "" if the name belongs to none."""
+    return max((prefix for prefix in METRIC_ORDER if key.startswith(prefix)), key=len, default="")
+
+
 def metric_rank(key: str) -> tuple[int, str]:
     """Sort key: the usual order of the families first, everything else alphabetically after them."""
-    for position, prefix in enumerate(METRIC_ORDER):
-        if key.startswith(prefix):
-            return position, key
-    return len(METRIC_ORDER), key
+    family = metric_family(key)
+    return METRIC_ORDER.index(family) if family else len(METRIC_ORDER), key
 
 
 def metric_title(key: str) -> str:
     """How a metric is written: distances keep their exact name, words lose the underscore."""
-    return key if key.startswith(("fd_", "kd_")) else key.replace("_", " ")
+    family = metric_family(key)
+    if family in TITLES:
+        return f"{TITLES[family]} ({key.removeprefix(family)})"
+    if key.startswith(("fd_", "kd_", "fid", "kid")):
+        return key
+    space = key.removeprefix(family).removeprefix("_") if family else ""  # not the main one, which goes without saying
+    return f"{family} ({space})".replace("_", " ", family.count("_")) if space else key.replace("_", " ")
 
 
-def primary_metric(keys: Iterable[str], dataset: str) -> str | None:
-    """The distance that verdict and figures are about: ``fd_<dataset>``, else the first other distance."""
+def primary_metric(keys: Iterable[str], dataset: str, features: str | None = None) -> str | None:
+    """The distance that verdict and figures are about.
+
+    It is that of the main feature space ``features`` where that is known, else ``fd_<dataset>``, else
+    the first other Fréchet distance.
+    """
     names = set(keys)
-    candidates = [f"fd_{dataset}", *sorted(k for k in names if k.startswith("fd_")), "fid"]
+    first = [] if features is None else ["fid" if features == "inception" else f"fd_{features}"]
+    others = sorted(k for k in names if k.startswith("fd_") and not k.startswith(DERIVED))
+    candidates = [*first, f"fd_{dataset}", *others, "fid"]
     against_test = [k for k in candidates if k in names and not k.endswith("_train")]
     return next(iter(against_test), None)
+
+
+def main_metrics(keys: Iterable[str], primary: str | None) -> list[str]:
+    """The few metrics that the comparison's first table shows; all others have a table of their own."""
+    names = set(keys)
+    chosen = list(MAIN_METRICS)
+    if primary is not None:
+        space = "inception" if primary == "fid" else primary.removeprefix("fd_")
+        gaps = [f"memorization_gap_{space}", *sorted(k for k in names if k.startswith("memorization_gap_"))]
+        kernel = "kid" if primary == "fid" else f"kd_{space}"
+        chosen = [primary, kernel, *chosen, *[k for k in gaps if k in names][:1]]
+    return [key for key in chosen if key in names]
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -119,5 +155,5 @@ FORMATS: dict[str, Callable[[float, int], str]] = {
 
 
 def budget_text(budget: float) -> str:
-    """A training budget in words; 0 means that nothing was trained."""
-    return f"{trimmed(si(budget, 'FLOP'))} of training" if budget > 0 else "no training"
+    """A training budget in words; 0 stands for rows that were not trained here."""
+    return f"{trimmed(si(budget, 'FLOP'))} of training" if budget > 0 else "nothing trained here"

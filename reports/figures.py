@@ -15,10 +15,11 @@ from typing import TypeVar
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports import pictures, plots
+from reports import pictures, plots, plots_details
 from reports.collect import FileError, Run, load_log, load_picture, load_samples
-from reports.columns import budget_text, primary_metric
-from reports.tables import Table
+from reports.columns import budget_text
+from reports.conditions import condition_key
+from reports.tables import Table, main_metric
 
 MAX_LOGS_PER_MODEL = 5
 MAX_SHEETS = 12
@@ -35,13 +36,27 @@ CAPTIONS = {
         "faster, so the best corner is the lower left. A dashed line is the floor: the distance between "
         "real images and other real images, which nothing honest can beat by more than luck. A dotted "
         "line is a Gaussian fitted to the pixels: whoever is above it has learned less than averages "
-        "and correlations."
+        "and correlations. A coloured line stands for images made elsewhere, whose sampling time is unknown."
     ),
     "quality_vs_compute": (
         "The same distance against what training cost, counted in floating-point operations over all stages, "
         "not in steps or hours, so that models of different build are compared at equal expense. Each dot is "
         "one training run; where several budgets were run, a line joins the means and shows what more "
         "compute buys."
+    ),
+    "speed_sweep": (
+        "More images at once keep the processor busier, up to a point; the tables print the best batch size. "
+        "A strong line is the mean, a faint one a single seed. At batch size 1 it shows what a user waits for."
+    ),
+    "bound_gaps": (
+        "How many bits per dimension each claimed likelihood is above the true one, on the same images, with "
+        "95 % intervals; every dot is one seed. The line at 0 is the true density. A valid bound cannot lie in "
+        "the shaded region by more than its error. Different kinds of bound are not ranked against each other."
+    ),
+    "metrics_vs_truth": (
+        "What a metric says (upwards) against what is true (to the right), every training run a dot, controls "
+        "as crosses. Further left is always truly better. A useful metric draws a line; a cloud means that its "
+        "ranking cannot be relied on for this property."
     ),
     "training_curves": (
         "One panel per model and stage, because the losses mean different things and must not be compared "
@@ -76,23 +91,33 @@ def dataset_figures(
     """
     main = tables[0]
     dataset, where = main.group.dataset, budget_text(main.group.budget)
-    metric = primary_metric(main.summary["key"], dataset)
+    metric = main.primary
     read = _Reader(unreadable)
-    alike = [t for t in tables if replace(t.group, budget=0) == replace(main.group, budget=0)]
-    everything = {run.path: run for table in alike for run in table.runs}.values()
     sheets = pictures.sample_sheets(list(_panels(main.runs, look, read)))
     drawn: list[tuple[str, str, Figure | None]] = [("samples", f"Samples after {where}", sheets)]
-    if metric:
+    drawn.append(("bound_gaps", "Bounds against the true density", plots_details.bound_gaps(main.runs, look)))
+    drawn.append(("metrics_vs_truth", "Metrics against the truth", plots_details.metrics_vs_truth(main, look)))
+    if metric and rankable(main, metric):
+        alike = [t for t in tables if replace(t.group, budget=0) == replace(main.group, budget=0)]
+        everything = {run.path: run for t in alike if rankable(t, metric) for run in t.runs}.values()
         speed = plots.quality_vs_time(plots.points(main.runs, metric), metric, look)
         compute = plots.quality_vs_compute(plots.points(everything, metric), metric, look)
         drawn.append(("quality_vs_time", f"Quality against sampling time, {where}", speed))
         drawn.append(("quality_vs_compute", "Quality against training compute", compute))
+    sweep = plots_details.speed_sweep([run for run in main.runs if not run.control], look)
+    drawn.append(("speed_sweep", "Sampling speed by batch size", sweep))
     curves = plots.training_curves(list(_logs(main.runs, read)), look)
     drawn.append(("training_curves", f"Training curves, {where}", curves))
     for kind, title, figure in drawn:
         if figure is not None:
             yield ReportFigure(f"{dataset}_{kind}", title, CAPTIONS[kind], figure)
     yield from _trajectories(main.runs, dataset, read)
+
+
+def rankable(table: Table, metric: str) -> bool:
+    """Whether all numbers of a metric were made under the same conditions: an axis shows an order too."""
+    held = [run.record.metrics[metric] for run in table.runs if metric in run.record.metrics]
+    return len({condition_key(value.fingerprint) for value in held if value.value is not None}) < 2
 
 
 class _Reader:
@@ -111,14 +136,14 @@ class _Reader:
 
 def _one_per_row(runs: tuple[Run, ...]) -> list[Run]:
     """One run per configuration, all of the smallest seed that they share where there is one."""
-    trained = [run for run in runs if not run.control]
     rows: dict[tuple[str, str], list[Run]] = {}
-    for run in trained:
+    for run in (run for run in runs if not run.control):
         rows.setdefault((run.name, run.record.config_hash), []).append(run)
-    shared = set.intersection(*({r.record.seed for r in part} for part in rows.values())) if rows else set()
+    seeds = [{run.record.seed for run in part} for part in rows.values() if part[0].trained]
+    shared = set.intersection(*seeds) if seeds else set()
     first = []
     for key in sorted(rows):
-        candidates = [r for r in rows[key] if not shared or r.record.seed in shared]
+        candidates = [r for r in rows[key] if not shared or r.external or r.record.seed in shared]
         first.append(min(candidates, key=lambda r: r.record.seed))
     return first if len(first) <= MAX_SHEETS else _best_of_each(first)
 
@@ -133,7 +158,7 @@ def _best_of_each(runs: list[Run]) -> list[Run]:
 
 
 def _distance(run: Run) -> float:
-    main = primary_metric(run.record.metrics, run.record.dataset)
+    main = main_metric(run.record)
     value = run.record.metrics[main].value if main else None
     return math.inf if value is None else value
 
@@ -149,13 +174,14 @@ def _panels(runs: tuple[Run, ...], look: dict[str, plots.Look], read: _Reader) -
         colour = plots.MUTED if run.control else look[run.name].colour
         twins = [other for other in trained if other.name == run.name]
         which = f" · {run.record.config_hash[:6]}" if len(twins) > 1 else ""
-        subtitle = "to compare with" if run.control else f"seed {run.record.seed}{which}"
+        made = "made elsewhere" if run.external else f"seed {run.record.seed}"
+        subtitle = "to compare with" if run.control else f"{made}{which}"
         yield pictures.Panel(PANEL_TITLES.get(run.name, run.name), subtitle, colour, *loaded)
 
 
 def _logs(runs: tuple[Run, ...], read: _Reader) -> Iterator[tuple[Run, pd.DataFrame]]:
     drawn: dict[str, int] = {}
-    for run in sorted((r for r in runs if not r.control), key=lambda r: (r.name, r.record.seed)):
+    for run in sorted((r for r in runs if r.trained), key=lambda r: (r.name, r.record.seed)):
         if drawn.get(run.name, 0) < MAX_LOGS_PER_MODEL:
             log = read(load_log, run.log_path)
             if log is not None:

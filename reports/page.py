@@ -19,8 +19,12 @@ from evaluation.record import write_atomic
 from reports import plots
 from reports.collect import Collection, Run, collect, relative, results_frame
 from reports.columns import budget_text
+from reports.details import fingerprint_grid, likelihood_grid, metric_grid, speed_grid
 from reports.figures import dataset_figures
+from reports.grid import Grid
+from reports.selftest import read_stamp
 from reports.tables import Table, build_tables
+from reports.truth import agreement_grid, truth_grid
 from reports.verdict import verdict
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -31,7 +35,9 @@ LATEX_COMMANDS = {
     "%": r"\%",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", "±": r"$\pm$", "×": r"$\times$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "—": "---",
-    "–": "--", "·": r"$\cdot$", "’": "'", "“": "``", "”": "''", "…": r"\dots{}",
+    "–": "--", "−": "$-$", "★": r"$\star$", "✓": r"$\checkmark$", "✗": r"$\times$", "σ": r"$\sigma$",
+    "→": r"$\rightarrow$", "≤": r"$\leq$", "≥": r"$\geq$", "∞": r"$\infty$", "Δ": r"$\Delta$",
+    "·": r"$\cdot$", "’": "'", "“": "``", "”": "''", "…": r"\dots{}",
 }  # fmt: skip
 
 
@@ -50,11 +56,20 @@ class PageFigure:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """One table with its sentences and the tables of detail behind it."""
+
+    table: Table
+    verdict: list[str]
+    grids: list[Grid]
+
+
+@dataclass(frozen=True)
 class DatasetPart:
-    """The comparisons of one dataset, each with its verdict, and the figures."""
+    """The comparisons of one dataset, and the figures of the first."""
 
     name: str
-    comparisons: list[tuple[Table, list[str]]]
+    comparisons: list[Comparison]
     figures: list[PageFigure]
 
 
@@ -74,6 +89,8 @@ def write_report(out: Path) -> Path:
     unreadable = list(found.unreadable)
     look = plots.looks(run.name for run in found.runs if not run.control)
     parts = _dataset_parts(tables, look, folder / "figures", unreadable)
+    stamp, damaged = read_stamp(out, (run.record.provenance.git_commit for run in found.runs))
+    unreadable += damaged
     unreadable = sorted({relative(sentence, out) for sentence in unreadable})
     if found.runs:
         _write_results(found, folder)
@@ -83,7 +100,7 @@ def write_report(out: Path) -> Path:
         text = environment.get_template(f"{name}.j2").render(
             parts=parts, comparisons=flat, failed=found.failed, unreadable=unreadable,
             provenance=provenance(found.runs), budget_text=budget_text,
-            colours={name: item.colour for name, item in look.items()},
+            colours={name: item.colour for name, item in look.items()}, stamp=stamp,
         )  # fmt: skip
         write_atomic(folder / name, text.encode())
     return folder / "index.html"
@@ -103,10 +120,16 @@ def _dataset_parts(
                 write_atomic(folder / f"{item.name}.{ending}", data)
                 written.add(f"{item.name}.{ending}")
             figures.append(PageFigure(item.name, item.title, item.caption, _data_uri(svg, png)))
-        parts.append(DatasetPart(dataset, [(table, verdict(table.summary)) for table in group], figures))
+        parts.append(DatasetPart(dataset, [_comparison(table) for table in group], figures))
     for old in (p for p in folder.glob("*.*") if p.suffix in (".svg", ".png") and p.name not in written):
         old.unlink()  # a figure of an earlier report that these records no longer support
     return parts
+
+
+def _comparison(table: Table) -> Comparison:
+    """A table with everything that is computed from it."""
+    makers = (likelihood_grid, truth_grid, agreement_grid, speed_grid, metric_grid, fingerprint_grid)
+    return Comparison(table, verdict(table.summary), [grid for make in makers if (grid := make(table))])
 
 
 def _data_uri(svg: bytes, png: bytes) -> str:

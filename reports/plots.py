@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -72,6 +73,8 @@ def render(figure: Figure) -> tuple[bytes, bytes]:
     FigureCanvasAgg(figure)
     svg, png = BytesIO(), BytesIO()
     with style():
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once, not again for every format
         figure.savefig(
             svg, format="svg", bbox_inches="tight", facecolor="white", metadata={"Date": None}, dpi=160
         )
@@ -80,7 +83,7 @@ def render(figure: Figure) -> tuple[bytes, bytes]:
 
 
 def points(runs: Iterable[Run], metric: str) -> pd.DataFrame:
-    """One row per run that has ``metric``: model, control, seed, budget, distance, seconds, flops."""
+    """One row per run that has ``metric``: model, control, external, seed, budget, distance, seconds, flops."""
     rows = []
     for run in runs:
         score = run.record.metrics.get(metric)
@@ -88,11 +91,12 @@ def points(runs: Iterable[Run], metric: str) -> pd.DataFrame:
             continue
         rate = run.record.speed.images_per_second
         rows.append({
-            "model": run.name, "control": run.control, "seed": run.record.seed, "budget": run.budget,
+            "model": run.name, "control": run.control, "external": run.external, "seed": run.record.seed,
+            "budget": run.budget,
             "distance": score.value, "seconds": 1 / rate if rate else math.nan,
-            "flops": run.record.budget.train_flops,
+            "flops": math.nan if run.record.budget.train_flops is None else run.record.budget.train_flops,
         })  # fmt: skip
-    names = ["model", "control", "seed", "budget", "distance", "seconds", "flops"]
+    names = ["model", "control", "external", "seed", "budget", "distance", "seconds", "flops"]
     return pd.DataFrame(rows, columns=names)
 
 
@@ -108,7 +112,7 @@ def quality_vs_time(data: pd.DataFrame, metric: str, look: dict[str, Look]) -> F
         axes.set(
             xlabel="sampling time per image, best batch size (left is faster)", ylabel=_distance_label(metric)
         )
-        _distance_axis(axes, data)
+        _distance_axis(axes, data, look)
     return figure
 
 
@@ -127,7 +131,7 @@ def quality_vs_compute(data: pd.DataFrame, metric: str, look: dict[str, Look]) -
         _dots(axes, trained, "flops", look)
         _log_x(axes, trained["flops"], lambda flops: si(flops, "FLOP"))
         axes.set(xlabel="training compute (left is cheaper)", ylabel=_distance_label(metric))
-        _distance_axis(axes, data)
+        _distance_axis(axes, data, look)
     return figure
 
 
@@ -162,14 +166,28 @@ def _log_x(axes: Axes, values: pd.Series, show: Callable[[float], str]) -> None:
     axes.set_xscale("log")
     margin = max(1.25, (high / low) ** 0.08, (10 * low / high) ** 0.5)  # at least a decade
     axes.set_xlim(low / margin, high * margin)
-    wide = high / low > 300
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
-    axes.xaxis.set_minor_locator(NullLocator())
+    log_ticks(axes.xaxis, low, high)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: trimmed(show(value))))
 
 
-def _distance_axis(axes: Axes, data: pd.DataFrame) -> None:
-    """Control lines, labelled outside the right edge, and a log scale where distances differ much."""
+def log_ticks(axis: Axis, low: float, high: float) -> None:
+    """Ticks 1-2-5 for a range of less than three decades, powers of ten for more; no minor ticks."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 300 * low else (1.0,)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: trimmed(number(value))))
+
+
+def _distance_axis(axes: Axes, data: pd.DataFrame, look: dict[str, Look]) -> None:
+    """Control lines, labelled outside the right edge, and a log scale where distances differ much.
+
+    Images made elsewhere have neither a speed nor a cost here, so they are lines too, labelled at the left.
+    """
+    for name, level in data[data["external"].astype(bool)].groupby("model")["distance"].mean().items():
+        axes.axhline(level, color=look[str(name)].colour, lw=1.2, zorder=1)
+        axes.annotate(
+            f"{name} (made elsewhere)", (0.0, level), xycoords=("axes fraction", "data"), xytext=(6, 2),
+            textcoords="offset points", color=look[str(name)].colour, fontsize=8.5,
+        )  # fmt: skip
     levels = data[data["control"]].groupby("model")["distance"].mean()
     levels = levels[levels.index.isin(CONTROL_LINES)].sort_values()
     for position, (name, level) in enumerate(levels.items()):
@@ -182,11 +200,7 @@ def _distance_axis(axes: Axes, data: pd.DataFrame) -> None:
     shown = pd.concat([data.loc[~data["control"], "distance"], levels])
     if shown.min() > 0 and shown.max() > 8 * shown.min():
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(
-            LogLocator(subs=(1.0, 2.0, 5.0) if shown.max() < 300 * shown.min() else (1.0,))
-        )
-        axes.yaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: trimmed(number(value))))
+        log_ticks(axes.yaxis, shown.min(), shown.max())
     elif shown.min() > 0:
         axes.set_ylim(0, shown.max() * 1.08)
 

@@ -10,8 +10,8 @@ import math
 
 import pandas as pd
 
-from reports.columns import budget_text, factor, metric_rank, metric_title, number, primary_metric
-from reports.summary import separable_best
+from reports.columns import budget_text, factor, metric_rank, metric_title, number
+from reports.summary import primary_of, separable_best
 
 NEARLY_EQUAL = 1.05
 
@@ -25,7 +25,7 @@ def verdict(summary: pd.DataFrame) -> list[str]:
     trained = summary[~summary["control"]]
     if trained.empty:
         return ["No trained model has been measured here yet; only the controls are known."]
-    main = primary_metric(summary.loc[summary["value"].notna(), "key"], summary["dataset"].iloc[0])
+    main = primary_of(summary)
     parts = [_headline(trained, main)]
     parts += _quality(trained, main)
     parts += _references(summary, main)
@@ -36,8 +36,8 @@ def verdict(summary: pd.DataFrame) -> list[str]:
 
 
 def _ranked(summary: pd.DataFrame, key: str | None) -> pd.DataFrame:
-    """Rows that have this number, best first."""
-    rows = summary[(summary["key"] == key) & summary["value"].notna()]
+    """Rows whose number may be ranked, best first."""
+    rows = summary[(summary["key"] == key) & summary["value"].notna() & (summary["unranked"] == "")]
     if rows.empty:
         return rows
     return rows.sort_values("value", ascending=not rows["higher_is_better"].iloc[0], kind="stable")
@@ -79,7 +79,8 @@ def _headline(trained: pd.DataFrame, main: str | None) -> str:
         answers.append(f"fastest: {_names(speed)[0]}")
     if len(bounds):
         answers.append(f"with a likelihood: {_and(sorted(_names(bounds)))}")
-    where = f"On {trained['dataset'].iloc[0]} with {budget_text(trained['budget'].iloc[0])}"
+    where, budget = f"On {trained['dataset'].iloc[0]}", trained["budget"].iloc[0]
+    where += f" with {budget_text(budget)}" if budget > 0 else ""
     if trained["row"].nunique() == 1:
         only = trained["model"].iloc[0]
         return f"{where}, only {only} has been measured, so there is nothing to choose between."
@@ -88,6 +89,9 @@ def _headline(trained: pd.DataFrame, main: str | None) -> str:
 
 def _quality(trained: pd.DataFrame, main: str | None) -> list[str]:
     rows = _ranked(trained, main)
+    if rows.empty and main is not None:
+        why = trained.loc[(trained["key"] == main) & (trained["unranked"] != ""), "unranked"].iloc[0]
+        return [f"{main} is not ranked here: {why}."]
     if rows.empty:
         reasons = trained.loc[trained["key"].str.startswith("fd_"), "reason"]
         why = f" ({reasons.iloc[0]})" if len(reasons) and reasons.iloc[0] else ""
@@ -107,7 +111,7 @@ def _quality(trained: pd.DataFrame, main: str | None) -> list[str]:
 
 def _references(summary: pd.DataFrame, main: str | None) -> list[str]:
     rows = _ranked(summary[~summary["control"]], main)
-    controls = summary[summary["control"] & (summary["key"] == main) & summary["value"].notna()]
+    controls = _ranked(summary[summary["control"]], main)
     value = dict(zip(controls["model"], controls["value"], strict=True))
     if rows.empty:
         return []
@@ -184,6 +188,8 @@ def _speed(trained: pd.DataFrame, main: str | None) -> list[str]:
 
 def _likelihood(trained: pd.DataFrame) -> list[str]:
     rows, sentences = _ranked(trained, "bits_per_dim"), []
+    doubted = trained[(trained["key"] == "bits_per_dim") & (trained["unranked"] != "")]
+    sentences += [f"The likelihood of {item.model} is not used: {item.unranked}." for item in doubted.itertuples()]
     if len(rows):
         values = [
             f"{name} {number(v)} ({kind or 'kind not recorded'})"
@@ -200,11 +206,11 @@ def _likelihood(trained: pd.DataFrame) -> list[str]:
 
 def _hedges(trained: pd.DataFrame) -> list[str]:
     sentences = []
-    quality = trained[~trained["key"].isin({"nfe"}) & trained["value"].notna()]
+    quality = trained[(trained["source"] != "external") & (trained["key"] != "nfe") & trained["value"].notna()]
     seeds = quality.groupby("row")["seeds"].max()
     single = sorted({row[1] for row, count in seeds.items() if count == 1})
     if single:
-        whom = "Every model" if len(single) == trained["model"].nunique() else _and(single)
+        whom = "Every model" if len(single) == quality["model"].nunique() else _and(single)
         sentences.append(
             f"{whom} was trained with one seed only: the intervals hold evaluation noise, "
             "and another training run may reverse the order."

@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.columns import budget_text, duration, factor, metric_rank, number, primary_metric, si, trimmed
+from reports.columns import (
+    budget_text,
+    duration,
+    factor,
+    main_metrics,
+    metric_rank,
+    metric_title,
+    number,
+    primary_metric,
+    si,
+    trimmed,
+)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +67,7 @@ def test_prose() -> None:
     assert factor(23.52) == "24"
     assert factor(5.1) == "5.1"
     assert budget_text(3e12) == "3 TFLOP of training"
-    assert budget_text(0) == "no training"
+    assert budget_text(0) == "nothing trained here"
 
 
 def test_metric_order_and_the_main_distance() -> None:
@@ -66,3 +77,28 @@ def test_metric_order_and_the_main_distance() -> None:
     assert primary_metric(keys, "digits") == "fd_digits"
     assert primary_metric(["fd_dinov2", "fd_dinov2_train", "kd_x"], "digits") == "fd_dinov2"
     assert primary_metric(["precision"], "digits") is None
+
+
+def test_what_only_begins_like_a_distance_is_never_the_main_one() -> None:
+    assert primary_metric(["fd_class_x", "fd_infinity_x", "fd_x_train", "fd_x"], "digits") == "fd_x"
+    assert primary_metric(["fd_class_x", "fd_infinity_x", "fid"], "digits") == "fid"
+    assert primary_metric(["fd_class_x", "fd_infinity_x"], "digits") is None
+
+
+def test_the_main_feature_space_decides_where_it_is_known() -> None:
+    keys = ["fid", "fd_digits", "kid", "kid_subsets", "kd_digits", "precision", "precision_digits",
+            "memorization_gap_pixels", "memorization_gap_inception", "vendi"]  # fmt: skip
+    assert primary_metric(keys, "digits", "inception") == "fid"
+    assert primary_metric(keys, "digits", "digits") == "fd_digits"
+    assert main_metrics(keys, "fid") == ["fid", "kid", "precision", "memorization_gap_inception"]
+    assert main_metrics(keys, "fd_digits") == ["fd_digits", "kd_digits", "precision", "memorization_gap_inception"]
+
+
+@pytest.mark.parametrize(
+    ("key", "title"),
+    [("fd_infinity_digits", "fd_infinity_digits"), ("class_agreement", "class agreement"), ("vendi", "vendi"),
+     ("precision_efficientnet_lite0", "precision (efficientnet_lite0)"), ("ct_pixels", "C_T (pixels)"),
+     ("memorization_gap_digits", "memorisation gap (digits)"), ("brand_new", "brand new")],
+)  # fmt: skip
+def test_titles(key: str, title: str) -> None:
+    assert metric_title(key) == title
