@@ -1,0 +1,1 @@
+"""Formulas broken on purpose: the self-test must go red for each of them."""
