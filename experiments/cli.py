@@ -1,4 +1,4 @@
-"""The command line: one cell, a grid of cells, the report, and small tools around them.
+"""The command line: one cell, a grid of cells, images from elsewhere, the report, and small tools around them.
 
 ``main`` parses and validates without torch, so that help, plans and refusals answer in a
 fraction of a second; whatever needs torch is imported by the function that needs it.
@@ -21,13 +21,15 @@ from experiments.config import EvaluationConfig
 from experiments.discovery import dataset_module, unknown
 
 PROG = "python run.py"
-BUDGET_HELP = "training budget by name or in FLOPs, e.g. 5e13 (default: small for digits, medium for others)"
+BUDGET_HELP = "training budget by name or in FLOPs, e.g. 5e13 (default: small below 16 pixels, else medium)"
 COMMANDS_HELP = f"""commands:
   {PROG} --model M [...]         train, sample, evaluate, report: one cell
   {PROG} compare --models M ...  the same for several models and seeds
+  {PROG} evaluate IMAGES ...     put images made elsewhere through the exam
   {PROG} report [DIR]            write the report again from the records found
   {PROG} sample CHECKPOINT ...   generate images with a trained model
-  {PROG} list                    models, datasets, metrics and budgets
+  {PROG} selftest                hold metrics and bounds against known answers
+  {PROG} list                    models, datasets, metrics, feature extractors and budgets
   {PROG} doctor                  versions, device, data, weights, disk
 """
 
@@ -125,10 +127,10 @@ def _refuse_repeats(option: str, values: Sequence[Any]) -> None:
         raise UsageError(f"{option} names {repeated} twice")
 
 
-def _refuse_model_options(overrides: Sequence[Override]) -> None:
+def _refuse_model_options(overrides: Sequence[Override], command: str) -> None:
     override = next((o for o in overrides if o.option.startswith("--model.")), None)
     if override:
-        raise UsageError(f"{override.option} belongs to one model; compare takes --data.* and --evaluation.*")
+        raise UsageError(f"{override.option} belongs to one model; {command} takes --data.* and --evaluation.*")
 
 
 def compare(argv: Sequence[str]) -> int:
@@ -144,13 +146,55 @@ def compare(argv: Sequence[str]) -> int:
         raise UsageError(f"--models is required; allowed: {', '.join(options.model_names())}")
     _refuse_repeats("--models", args.models)
     _refuse_repeats("--seeds", args.seeds)
-    _refuse_model_options(overrides)
+    _refuse_model_options(overrides, "compare")
     cells = [
         options.resolve_cell(model, args.data, args.budget, seed, overrides)
         for seed in args.seeds
         for model in args.models
     ]
     return _execute(cells, args)
+
+
+def evaluate_parser() -> Parser:
+    """Options of an exam of images made elsewhere."""
+    description = "Put images made elsewhere through the exam; they enter the report as a row of their own."
+    parser = Parser(f"{PROG} evaluate", description, add_help=False, epilog=text.EVALUATE_NOTES)
+    parser.add_argument("images", type=Path, metavar="IMAGES", help="folder, .npz or .npy of uint8 images")
+    parser.add_argument("-h", "--help", action="store_true", help="this text")
+    parser.add_argument("--reference", required=True, type=options.dataset, metavar="D", help="the real images")
+    parser.add_argument("--name", metavar="NAME", help="name of the row (default: that of the file or folder)")
+    parser.add_argument("--features", nargs="+", metavar="F", help="feature extractors, the main one first")
+    parser.add_argument("--resize", action="store_true", help="convert images of another size or colour")
+    _add_out(parser)
+    return parser
+
+
+def evaluate(argv: Sequence[str]) -> int:
+    """Images made elsewhere."""
+    plain, overrides = options.split_overrides(argv)
+    known = _peek(plain, "--reference", "digits")
+    dotted = _dotted_names(str(known)) if known in options.dataset_names() else []
+    if {"-h", "--help"} & set(plain):
+        evaluate_parser().print_help()
+        print()
+        text.print_dotted_options(f"{PROG} evaluate", **_dotted(str(known) if dotted else "digits"))
+        return 0
+    args = evaluate_parser().parse_strictly(plain, dotted=dotted)
+    _refuse_model_options(overrides, "evaluate")
+    if args.features:
+        overrides.append(Override("--evaluation.features", tuple(args.features)))
+    from experiments.cli_evaluate import Entry, entry_name, evaluate_entry
+
+    data = dataset_module(args.reference)
+    entry = Entry(
+        name=entry_name(args.name, args.images),
+        images=args.images,
+        dataset=args.reference,
+        data_config=options.apply_overrides(data.Config(), "--data.", overrides),
+        evaluation=options.evaluation_config(overrides),
+        resize=args.resize,
+    )
+    return evaluate_entry(entry, args.out)
 
 
 def report(argv: Sequence[str]) -> int:
@@ -166,8 +210,8 @@ def report(argv: Sequence[str]) -> int:
 
 
 def list_everything(argv: Sequence[str]) -> int:
-    """Models, datasets, metrics and budgets with one line each."""
-    Parser(f"{PROG} list", "List models, datasets, metrics and budgets.").parse_strictly(argv)
+    """Models, datasets, metrics, feature extractors and budgets with one line each."""
+    Parser(f"{PROG} list", "List models, datasets, metrics, feature extractors and budgets.").parse_strictly(argv)
     print(text.catalogue(metrics=True))
     return 0
 
@@ -204,8 +248,16 @@ def doctor(argv: Sequence[str]) -> int:
     return examine(args.out)
 
 
+def selftest(argv: Sequence[str]) -> int:
+    """Metrics and bounds against known answers."""
+    from experiments.selftest.command import main as check
+
+    return check(argv)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    "compare": compare, "report": report, "list": list_everything, "sample": sample, "doctor": doctor,
+    "compare": compare, "evaluate": evaluate, "report": report, "sample": sample, "selftest": selftest,
+    "list": list_everything, "doctor": doctor,
 }
 
 

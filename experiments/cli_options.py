@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from datamodules.base import DatasetInfo
+from evaluation.features.catalog import available
 from experiments.budgets import BUDGETS, budget_flops
 from experiments.config import Cell, EvaluationConfig
 from experiments.discovery import dataset_module, dataset_names, model_names, preset_module, unknown
@@ -158,9 +159,9 @@ def flops(text: str) -> float:
         raise UsageError(f"{error}; did you mean {close[0]!r}?" if close else str(error)) from None
 
 
-def default_budget(dataset_name: str) -> float:
-    """Digits become recognisable with the small budget, larger images need the medium one."""
-    return budget_flops("small" if dataset_name == "digits" else "medium")
+def default_budget(info: DatasetInfo) -> float:
+    """Images below 16 pixels become recognisable with the small budget, larger ones need the medium one."""
+    return budget_flops("small" if info.image_size < 16 else "medium")
 
 
 def output_folder(text: str) -> Path:
@@ -186,6 +187,8 @@ def _describe(kind: Any) -> str:
     words = {int: "a whole number", float: "a number", bool: "True or False", str: "one word"}
     if typing.get_origin(kind) is typing.Literal:
         return "one of " + ", ".join(map(str, typing.get_args(kind)))
+    if kind == tuple[str, ...]:
+        return "one or more words"
     return words.get(kind) or f"a value of type {kind}"
 
 
@@ -206,6 +209,8 @@ def _parse_value(override: Override, kind: Any) -> Any:
     as_value = (tyro.conf.FlagConversionOff,)  # --model.flag True, not --model.no-flag
     silence = io.StringIO()
     try:
+        if not override.values:
+            raise SystemExit
         with redirect_stderr(silence), redirect_stdout(silence):
             parsed: Any = tyro.cli(holder, args=words, console_outputs=False, add_help=False, config=as_value)
     except SystemExit:
@@ -249,6 +254,16 @@ def model_preset(name: str, info: DatasetInfo) -> Any:
         raise UsageError(str(error)) from None
 
 
+def evaluation_config(overrides: Sequence[Override]) -> EvaluationConfig:
+    """The exam with its dotted options; feature extractors must exist."""
+    config = apply_overrides(EvaluationConfig(), "--evaluation.", overrides)
+    for name in config.features:
+        one_of("feature extractor", available())(name)
+        if config.features.count(name) > 1:
+            raise UsageError(f"the feature extractor {name} is named twice")
+    return config
+
+
 def resolve_cell(
     model_name: str, dataset_name: str, budget: float | None, seed_: int, overrides: Sequence[Override]
 ) -> Cell:
@@ -257,9 +272,9 @@ def resolve_cell(
     return Cell(
         model=model_name,
         dataset=dataset_name,
-        budget=default_budget(dataset_name) if budget is None else budget,
+        budget=default_budget(data.INFO) if budget is None else budget,
         seed=seed_,
         model_config=apply_overrides(model_preset(model_name, data.INFO), "--model.", overrides),
         data_config=apply_overrides(data.Config(), "--data.", overrides),
-        evaluation=apply_overrides(EvaluationConfig(), "--evaluation.", overrides),
+        evaluation=evaluation_config(overrides),
     )

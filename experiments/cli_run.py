@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from datamodules.base import DataNotFoundError
+from evaluation.metrics.driver import metric_key
 from evaluation.record import Record
 from experiments.cli_options import UsageError
 from experiments.config import Cell
@@ -59,8 +60,10 @@ def run_cells(cells: Sequence[Cell], out: Path) -> int:
 
 def write_page(out: Path) -> bool:
     """Write the report and print where it is; False if there is nothing to report on."""
+    from experiments.selftest.stamp import stamp
     from reports.page import ReportError, write_report
 
+    stamp(out)
     try:
         page = write_report(out)
     except ReportError as error:
@@ -78,7 +81,8 @@ def _number(value: float | None) -> str:
 
 def _columns(records: Sequence[Record]) -> dict[str, Callable[[Record], float | None]]:
     """Heading and value of the numbers shown, few enough for 80 characters; the report has all of them."""
-    distance = f"fd_{records[0].dataset}"
+    features = records[0].config["evaluation"]["features"] or [dataset_module(records[0].dataset).INFO.default_features]
+    distance = metric_key("fd_{features}", features[0], main=True)
 
     def metric(record: Record, name: str) -> float | None:
         return record.metrics[name].value if name in record.metrics else None

@@ -11,9 +11,17 @@ from dataclasses import make_dataclass
 from pathlib import Path
 from typing import Any
 
+from evaluation.features.catalog import ExtractorError, available, card, shipped
 from experiments.budgets import BUDGETS
 from experiments.config import Cell
 from experiments.discovery import dataset_names, metric_names, model_names
+
+OTHER_METRICS = ("evaluation.memorization",)  # as evaluation.metrics.driver has it, which is slow to import
+
+EVALUATE_NOTES = """All images take part, or --evaluation.num_samples of them at random if there are more.
+Numbers of different n are never in one column: give as many images as the test split has, or set it.
+Arrays are (N, C, H, W), (N, H, W, C) or (N, H, W); an .npz holds 'images' and perhaps 'labels'.
+Exit code 1 if files could not be read: each is named, the others are examined all the same."""
 
 
 def _syntax(module: str) -> ast.Module:
@@ -28,23 +36,39 @@ def summary(module: str) -> str:
     return (ast.get_docstring(_syntax(module)) or "").partition("\n")[0]
 
 
-def metric_keywords(module: str) -> dict[str, Any]:
-    """The plain values with which a metric file declares its ``METRIC``."""
+def metric_keywords(module: str) -> list[dict[str, Any]]:
+    """The plain values with which a file declares each metric of its ``METRIC`` or ``METRICS``."""
     assigned = [node for node in _syntax(module).body if isinstance(node, ast.Assign)]
-    declared = [node.value for node in assigned if ast.unparse(node.targets[0]) == "METRIC"]
+    declared = [node.value for node in assigned if ast.unparse(node.targets[0]) in ("METRIC", "METRICS")]
+    calls = [c for value in declared for c in (value.elts if isinstance(value, ast.Tuple) else [value])]
+    return [_plain_keywords(call) for call in calls if isinstance(call, ast.Call)]
+
+
+def _plain_keywords(call: ast.Call) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    for keyword in (k for call in declared if isinstance(call, ast.Call) for k in call.keywords):
+    for keyword in call.keywords:
         with suppress(ValueError):  # not a plain value, as the function itself
             values[str(keyword.arg)] = ast.literal_eval(keyword.value)
     return values
 
 
-def _metric_row(name: str) -> tuple[str, str]:
-    module = f"evaluation.metrics.{name}"
-    declared = metric_keywords(module)
-    better = "higher is better" if declared.get("higher_is_better") else "lower is better"
-    names = ", ".join(declared.get("names", (name,)))
-    return names, f"{declared.get('summary') or summary(module)} ({better})"
+def _metric_rows(module: str) -> list[tuple[str, str]]:
+    rows = []
+    for declared in metric_keywords(module):
+        better = "higher is better" if declared.get("higher_is_better") else "lower is better"
+        names = ", ".join(declared.get("names", (module.rpartition(".")[2],)))
+        rows.append((names, f"{declared.get('summary') or summary(module)} ({better})"))
+    return rows
+
+
+def _extractor_row(name: str) -> tuple[str, str]:
+    if name not in shipped():
+        return name, "a pretrained network; its weights are looked up when it is used"
+    try:
+        features = f"{card(name)['num_features']} features"
+    except (ExtractorError, KeyError):
+        features = "its card is damaged"
+    return name, f"a classifier shipped with the package, {features}"
 
 
 def _table(title: str, rows: Sequence[tuple[str, str]]) -> str:
@@ -61,13 +85,16 @@ def _short(flops: float) -> str:
 
 
 def catalogue(*, metrics: bool) -> str:
-    """Models, datasets and budgets, and the metrics if asked for, with one line each."""
+    """Models, datasets and budgets, and the metrics and feature extractors if asked for, with one line each."""
     parts = [
         _rooms("models (--model)", "experiments.presets", model_names()),
         _rooms("datasets (--data)", "datamodules", dataset_names()),
     ]
     if metrics:
-        parts.append(_table("metrics", [_metric_row(name) for name in metric_names()]))
+        modules = [*(f"evaluation.metrics.{name}" for name in metric_names()), *OTHER_METRICS]
+        parts.append(_table("metrics", [row for module in modules for row in _metric_rows(module)]))
+        rows = [_extractor_row(name) for name in available()]
+        parts.append(_table("feature extractors (--evaluation.features)", rows))
     budgets = [(name, f"{_short(value)} FLOPs, {text}") for name, (value, text) in BUDGETS.items()]
     return "\n\n".join([*parts, _table("budgets (--budget)", budgets)])
 
