@@ -15,7 +15,7 @@ class EvaluationConfig:
     num_likelihood_images: int = 1_000
     """Test images whose likelihood bound is averaged; capped at the size of the test split."""
     num_slow_likelihood_images: int = 32
-    """The same for likelihoods that need hundreds of network evaluations an image (ODE, AIS)."""
+    """The same for likelihoods that need hundreds of network evaluations an image (ODE, AIS); 0 leaves them out."""
     features: tuple[str, ...] = ()
     """Feature extractors, the main one first (default: the dataset's own); see ``python run.py list``."""
     batch_size: int = 250
@@ -25,9 +25,11 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         least_values = {
-            "num_samples": 2, "num_likelihood_images": 2, "num_slow_likelihood_images": 2, "batch_size": 1,
-            "speed_repeats": 1,
+            "num_samples": 2, "num_likelihood_images": 2, "batch_size": 1, "speed_repeats": 1,
         }
         for name, least in least_values.items():
             if getattr(self, name) < least:
                 raise ValueError(f"evaluation.{name} must be at least {least}, not {getattr(self, name)}")
+        if self.num_slow_likelihood_images != 0 and self.num_slow_likelihood_images < 2:
+            found = self.num_slow_likelihood_images
+            raise ValueError(f"evaluation.num_slow_likelihood_images must be 0 or at least 2, not {found}")

@@ -26,6 +26,7 @@ from models.base import GenerativeModel
 __all__ = ["Examination", "Generated", "Reference", "examine", "examine_images", "generate", "number_of_samples"]
 
 CALIBRATION_IMAGES = 64  # of the validation split
+NOT_ASKED = "it was not asked for: --evaluation.num_slow_likelihood_images is 0"
 
 OnProgress = Callable[[str, int, int], None]
 
@@ -64,16 +65,22 @@ def generate(
 def score_likelihoods(
     model: GenerativeModel, reference: Reference, config: EvaluationConfig, *, seed: int, tell: OnProgress = silent
 ) -> list[ScoredBound]:
-    """Every kind of likelihood that a model offers, on the first images of the test split."""
+    """Every kind of likelihood that a model offers and the exam asks for, on the first images of the test split."""
     dataset = reference.dataset
-    if model.likelihood_kinds:
+    sizes = {
+        kind: config.num_slow_likelihood_images if kind in model.slow_likelihood_kinds else config.num_likelihood_images
+        for kind in model.likelihood_kinds
+    }
+    if any(sizes.values()):
         held_out = torch.from_numpy(dataset.validation.images[:CALIBRATION_IMAGES])
+        tell("calibrating the likelihood", 0, 1)
         model.calibrate_likelihood(held_out, generator=torch.Generator().manual_seed(seed))
     found = []
-    for kind in model.likelihood_kinds:
-        slow = kind in model.slow_likelihood_kinds
-        n = config.num_slow_likelihood_images if slow else config.num_likelihood_images
+    for kind, n in sizes.items():
         images = torch.from_numpy(dataset.test.images[:n])
+        if n == 0:
+            found.append(ScoredBound(missing(NOT_ASKED, kind), dataset.test.images[:0], np.zeros(0)))
+            continue
         name, total = f"likelihood: {kind}", len(images)
         bound = score_likelihood(
             model, images, generator=torch.Generator().manual_seed(seed), batch_size=config.batch_size, kind=kind,

@@ -18,7 +18,7 @@ from experiments.cli_options import resolve_cell, split_overrides
 from experiments.locks import cell_lock
 
 ROOT = Path(__file__).resolve().parent.parent
-EXAM = {"num_samples": 60, "num_likelihood_images": 8, "speed_repeats": 1}
+EXAM = {"num_samples": 60, "num_likelihood_images": 8, "num_slow_likelihood_images": 0, "speed_repeats": 1}
 QUICK = [f"--evaluation.{name}={value}" for name, value in EXAM.items()]
 TINY = ["--budget", "1e9", *QUICK]
 

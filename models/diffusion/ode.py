@@ -219,19 +219,9 @@ def ode_log_density(
 
 @torch.inference_mode(False)
 def ode_log_likelihood(
-    denoise: Denoise,
-    images: Tensor,
-    generators: list[torch.Generator],
-    *,
-    trace: Trace,
-    rtol: float,
-    atol: float,
-    prior_variance: float,
-    probes: int = 1,
-    draws: int = 1,
-    sigma_min: float = SIGMA_MIN,
-    sigma_max: float = SIGMA_MAX,
-    dtype: torch.dtype = torch.float32,
+    denoise: Denoise, images: Tensor, generators: list[torch.Generator], *, trace: Trace, rtol: float, atol: float,
+    prior_variance: float, probes: int = 1, draws: int = 1, sigma_min: float = SIGMA_MIN,
+    sigma_max: float = SIGMA_MAX, dtype: torch.dtype = torch.float32,
 ) -> LikelihoodBound:
     """Lower bound on log P(x) in nats for uint8 images (N, C, H, W), by the flow's density.
 
@@ -245,13 +235,11 @@ def ode_log_likelihood(
         images: uint8 (N, C, H, W).
         generators: One for each image; its bound depends on nothing else that is random.
         trace: "exact" (D vector-Jacobian products an evaluation) or "hutchinson" (``probes`` of them).
-        rtol: Error of a step relative to the state y and to the log-density per dimension.
-        atol: The same, absolute.
+        rtol, atol: Error of a step in the state y and in the log-density per dimension, relative and absolute.
         prior_variance: Of the data, about 0.
         probes: Random signs, fixed along a path; not used by "exact".
         draws: Draws of u, averaged.
-        sigma_min: Noise level where the flow starts.
-        sigma_max: Noise level where it ends.
+        sigma_min, sigma_max: Noise levels where the flow starts and ends.
         dtype: Precision in which ``denoise`` is called; all else is float64.
 
     Returns:
@@ -266,11 +254,11 @@ def ode_log_likelihood(
     shape = tuple(images.shape[1:])
     found = []
     for _ in range(draws):
-        u = (2 * uniform_noise(shape, generators).to(images.device) - 1) / 255
+        x = to_float(images).double() + (2 * uniform_noise(shape, generators).to(images.device) - 1) / 255
         vectors = trace_probes(shape, generators, trace=trace, probes=probes)
         found.append(ode_log_density(
-            denoise, to_float(images).double() + u, vectors, rtol=rtol, atol=atol, prior_variance=prior_variance,
-            sigma_min=sigma_min, sigma_max=sigma_max, dtype=dtype,
+            denoise, x, vectors, rtol=rtol, atol=atol, prior_variance=prior_variance, sigma_min=sigma_min,
+            sigma_max=sigma_max, dtype=dtype,
         ))
     settings: dict[str, float | str] = {
         "trace": trace, "probes": vectors.shape[1], "dequantisation draws": draws, "solver": "Dormand-Prince 5(4)",

@@ -17,7 +17,15 @@ from evaluation.likelihood.bits import ScoredBound
 from evaluation.metrics import all_metrics
 from evaluation.metrics.driver import metric_key
 from evaluation.record import BoundGap, Likelihood, Truth
-from evaluation.runner import Generated, Reference, believed, examine, generate, number_of_samples
+from evaluation.runner import (
+    Generated,
+    Reference,
+    believed,
+    examine,
+    generate,
+    number_of_samples,
+    score_likelihoods,
+)
 from experiments.discovery import model_names
 from tests.models.tiny import INFO, SHAPE, random_model
 
@@ -157,3 +165,18 @@ def test_an_examination(name: str, dataset: ImageDataset) -> None:
     bits = -float(bound.log_likelihood.mean()) / (64 * np.log(2))
     assert found.likelihoods[0].bits_per_dim == pytest.approx(bits, rel=1e-9)
     assert found.truth is None
+
+
+@pytest.mark.parametrize("name", ["diffusion", "gan"])
+def test_slow_likelihoods_that_were_not_asked_for_are_missing_with_the_reason(
+    name: str, reference: Reference, dataset: ImageDataset
+) -> None:
+    model = random_model(name)
+    exam = replace(EXAM, num_slow_likelihood_images=0)
+    small = Reference(Small.of(dataset), exam, seed=0)
+    found = {bound.likelihood.kind: bound.likelihood for bound in score_likelihoods(model, small, exam, seed=0)}
+    assert set(found) == set(model.likelihood_kinds)
+    for kind, likelihood in found.items():
+        asked = kind not in model.slow_likelihood_kinds
+        assert (likelihood.bits_per_dim is not None) == asked
+        assert asked or "not asked for" in likelihood.reason_missing

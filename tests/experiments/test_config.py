@@ -73,14 +73,20 @@ def test_a_cell_is_frozen_and_plain() -> None:
 @pytest.mark.parametrize(
     ("name", "least"),
     [
-        ("num_samples", 2), ("num_likelihood_images", 2), ("num_slow_likelihood_images", 2), ("batch_size", 1),
-        ("speed_repeats", 1),
+        ("num_samples", 2), ("num_likelihood_images", 2), ("batch_size", 1), ("speed_repeats", 1),
     ],
 )
 def test_exams_that_make_no_sense_are_refused(name: str, least: int) -> None:
     assert getattr(EvaluationConfig(**{name: least}), name) == least
     with pytest.raises(ValueError, match=f"evaluation.{name} must be at least {least}, not {least - 1}"):
         EvaluationConfig(**{name: least - 1})
+
+
+def test_slow_likelihoods_are_left_out_or_have_an_error() -> None:
+    assert [EvaluationConfig(num_slow_likelihood_images=n).num_slow_likelihood_images for n in (0, 2)] == [0, 2]
+    for n in (-1, 1):
+        with pytest.raises(ValueError, match=f"num_slow_likelihood_images must be 0 or at least 2, not {n}"):
+            EvaluationConfig(num_slow_likelihood_images=n)
 
 
 @pytest.mark.parametrize("name", model_names())
