@@ -82,6 +82,7 @@ class MetricValue:
 
     ``features`` names the feature space (``None`` where there is none); ``ci_low`` and
     ``ci_high`` are ``None`` where no interval with a tested method exists, ``ci_method`` names it.
+    ``higher_is_better`` is None for tests, by which nothing is ranked.
     """
 
     value: float | None
@@ -90,7 +91,7 @@ class MetricValue:
     n_real: int
     n_fake: int
     features: str | None
-    higher_is_better: bool
+    higher_is_better: bool | None
     reason_missing: str | None = None
     ci_method: str | None = None
     fingerprint: Fingerprint | None = None
@@ -165,7 +166,8 @@ class Speed:
     """Sampling speed, all stages included; latencies at batch size 1 in milliseconds.
 
     ``nfe`` counts network evaluations per image with a hook. ``utilisation`` = FLOPs per second while
-    sampling / ``matmul_peak_flops``, the machine's measured matrix-product peak. ``sweep`` is images per
+    sampling / ``matmul_peak_flops``, the machine's measured matrix-product peak; FLOPs are nominal, and
+    kernels that skip products with zero padding can pass 1 on tiny images. ``sweep`` is images per
     second by batch size, ``stage_seconds`` seconds per image by network at the best batch size (the
     rest under "other"), ``warm_up_seconds`` the first call, excluded from all else.
     """

@@ -73,7 +73,8 @@ def score_likelihoods(
     }
     if any(sizes.values()):
         held_out = torch.from_numpy(dataset.validation.images[:CALIBRATION_IMAGES])
-        tell("calibrating the likelihood", 0, 1)
+        if type(model).calibrate_likelihood is not GenerativeModel.calibrate_likelihood:
+            tell("calibrating the likelihood", 0, 1)
         model.calibrate_likelihood(held_out, generator=torch.Generator().manual_seed(seed))
     found = []
     for kind, n in sizes.items():
@@ -82,6 +83,7 @@ def score_likelihoods(
             found.append(ScoredBound(missing(NOT_ASKED, kind), dataset.test.images[:0], np.zeros(0)))
             continue
         name, total = f"likelihood: {kind}", len(images)
+        tell(name, 0, total)
         bound = score_likelihood(
             model, images, generator=torch.Generator().manual_seed(seed), batch_size=config.batch_size, kind=kind,
             on_images=lambda done, name=name, total=total: tell(name, done, total),
@@ -127,6 +129,7 @@ def examine(
         tell: Told what is being done, how far it is and how far it goes.
     """
     labels = asked_labels(reference.dataset, reference.n)
+    tell("sampling for the exam", 0, len(labels))
     generated = generate(
         model, labels, seed=seeds["samples"], batch_size=config.batch_size,
         on_images=lambda done: tell("sampling for the exam", done, len(labels)),

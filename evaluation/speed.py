@@ -31,7 +31,8 @@ from models.flops import FlopCounter
 
 BATCH_SIZES = (1, 4, 16, 64, 256, 1024)
 LONGEST_BATCH = 20.0  # seconds: a batch size expected to take longer is not tried
-WORTHWHILE = 1.05  # a larger batch size must be this much faster, or the sweep ends
+WORTHWHILE = 1.05  # a larger batch size must be this much faster, or it counts as no gain
+NO_GAINS = 2  # in a row, and the sweep ends: one may be a moment's disturbance
 LATENCY_REPEATS = 4  # latency is timed this many times as often as a step of the sweep
 COUNTED = 4  # images whose FLOPs and network evaluations are counted
 OTHER = "other"  # the part of the time that is spent outside the networks
@@ -190,16 +191,17 @@ class NetworkCalls:
 def _sweep(draw: Draw, rate_of_one: float, repeats: int) -> dict[int, list[float]]:
     """Seconds of repeated batches of growing size, until that no longer pays or would take too long."""
     seconds: dict[int, list[float]] = {}
-    best = rate_of_one
+    best, without_gain = rate_of_one, 0
     for batch in BATCH_SIZES[1:]:
         if batch / best > LONGEST_BATCH:
             break
         draw(batch)()
         seconds[batch] = [timed(draw(batch)) for _ in range(repeats)]
         rate = batch / float(np.median(seconds[batch]))
-        if rate < WORTHWHILE * best:
+        without_gain = 0 if rate >= WORTHWHILE * best else without_gain + 1
+        if without_gain == NO_GAINS:
             break
-        best = rate
+        best = max(best, rate)
     return seconds
 
 
@@ -227,7 +229,8 @@ def count_work(model: GenerativeModel, draw: Draw) -> tuple[float, float]:
 def measure_speed(model: GenerativeModel, *, seed: int, repeats: int) -> Speed:
     """Time ``model.sample`` at batch 1 and at the batch size with the highest throughput.
 
-    The sweep over ``BATCH_SIZES`` ends with the first step that is not 5 % faster than the best before.
+    The sweep over ``BATCH_SIZES`` ends with the second step in a row that is not 5 % faster than the best before.
+    FLOPs are nominal: kernels skip products with zero padding, so utilisation may pass 1 on tiny images.
     Throughput is the median of twice ``repeats`` batches of the best size, with an interval from order
     statistics (95 %; from three repeats on). The very first call is timed apart and excluded.
 

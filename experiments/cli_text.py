@@ -18,6 +18,8 @@ from experiments.discovery import dataset_names, metric_names, model_names
 
 OTHER_METRICS = ("evaluation.memorization",)  # as evaluation.metrics.driver has it, which is slow to import
 
+DIRECTIONS = {"True": " (higher is better)", "False": " (lower is better)"}
+
 EVALUATE_NOTES = """All images take part, or --evaluation.num_samples of them at random if there are more.
 Numbers of different n are never in one column: give as many images as the test split has, or set it.
 Arrays are (N, C, H, W), (N, H, W, C) or (N, H, W); an .npz holds 'images' and perhaps 'labels'.
@@ -55,9 +57,9 @@ def _plain_keywords(call: ast.Call) -> dict[str, Any]:
 def _metric_rows(module: str) -> list[tuple[str, str]]:
     rows = []
     for declared in metric_keywords(module):
-        better = "higher is better" if declared.get("higher_is_better") else "lower is better"
+        better = DIRECTIONS.get(str(declared.get("higher_is_better")), "")
         names = ", ".join(declared.get("names", (module.rpartition(".")[2],)))
-        rows.append((names, f"{declared.get('summary') or summary(module)} ({better})"))
+        rows.append((names, f"{declared.get('summary') or summary(module)}{better}"))
     return rows
 
 

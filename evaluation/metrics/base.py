@@ -62,14 +62,15 @@ class MetricInfo:
     """A family of numbers that one function computes together.
 
     ``names`` are the record keys; ``{features}`` in one is replaced by the name of the
-    feature space. ``compute`` returns one Score per name, or raises ``ValueError`` with
-    the reason why the numbers cannot be had. ``applies`` tells in which feature spaces (by name) the
-    metric is defined at all. ``seed`` is that of its own randomness, None if it has none;
-    ``reference`` names the real images it looks at: "test" or "train and test".
+    feature space. ``higher_is_better`` is None for a test, by which nothing is ranked. ``compute``
+    returns one Score per name, or raises ``ValueError`` with the reason why the numbers cannot be
+    had. ``applies`` tells in which feature spaces (by name) the metric is defined at all. ``seed`` is
+    that of its own randomness, None if it has none; ``reference`` names the real images it looks at:
+    "test" or "train and test".
     """
 
     names: tuple[str, ...]
-    higher_is_better: bool
+    higher_is_better: bool | None
     min_samples: int
     paper: str
     summary: str

@@ -10,7 +10,7 @@ factor or, where C1 has no full rank, its symmetric square root.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from evaluation.metrics.base import Exam, Features, Matrix, MetricInfo, Score, feature_pair
 from evaluation.metrics.intervals import (
@@ -43,7 +43,8 @@ def frechet_from_statistics(real: FeatureStatistics, fake: FeatureStatistics) ->
     """Fréchet distance between two sets known by their statistics."""
     if real.n < 2 or fake.n < 2:
         raise ValueError(f"a covariance needs at least 2 samples a side, not {real.n} and {fake.n}")
-    return float(_distances(real.mean, real.covariance, fake.mean[None], fake.covariance[None])[0])
+    one, other = real.covariance, fake.covariance
+    return _assemble(fake.mean - real.mean, float(np.trace(one) + np.trace(other)), trace_from_covariances(one, other))
 
 
 def trace_from_samples(a: Matrix, b: Matrix) -> float:
@@ -51,12 +52,26 @@ def trace_from_samples(a: Matrix, b: Matrix) -> float:
     return float(np.linalg.svd(a @ b.T, compute_uv=False).sum())
 
 
+def trace_from_covariances(one: Matrix, other: Matrix) -> float:
+    """tr (C1 C2)^½ of covariances (D, D), O(D³); of one pair, LAPACK's symmetric pencil is the quickest way."""
+    from scipy.linalg import eigh  # slow to import
+
+    try:
+        values = eigh(other, one, type=2, eigvals_only=True, driver="gv", check_finite=False)
+    except np.linalg.LinAlgError:  # C1 has no full rank
+        return float(trace_from_factor(covariance_factor(one), other[None])[0])
+    return float(_roots(values).sum())
+
+
 def trace_from_factor(factor: Matrix, covariances: Matrix) -> Matrix:
     """tr (C1 C2)^½ (R,) for C1 = L Lᵀ given by L (D, D) and covariances C2 (R, D, D), O(R D³)."""
-    values = np.linalg.eigvalsh(factor.T @ covariances @ factor)
-    # Zero what is rounding: the root of a 1e-16 that should be 0 would be a 1e-8.
+    return _roots(np.linalg.eigvalsh(factor.T @ covariances @ factor)).sum(-1)
+
+
+def _roots(values: NDArray[np.floating]) -> Matrix:
+    """Square roots of eigenvalues (..., D), zero where they are rounding: the root of a 1e-16 would be a 1e-8."""
     threshold = values.shape[-1] * EPSILON * values.max(-1, keepdims=True)
-    return np.asarray(np.sqrt(np.where(values > threshold, values, 0.0)).sum(-1), np.float64)
+    return np.asarray(np.sqrt(np.where(values > threshold, values, 0.0)), np.float64)
 
 
 def covariance_factor(covariance: Matrix) -> Matrix:
@@ -107,10 +122,10 @@ def _replicates(x: Features, y: Features) -> Replicates:
 
 
 def _distances(
-    mean: Matrix, covariance: Matrix, means: Matrix, covariances: Matrix, factor: Matrix | None = None
+    mean: Matrix, covariance: Matrix, means: Matrix, covariances: Matrix, factor: Matrix
 ) -> Matrix:
-    """Eq. 6 between one Gaussian, (D,) and (D, D), and R others, (R, D) and (R, D, D)."""
-    coupling = trace_from_factor(covariance_factor(covariance) if factor is None else factor, covariances)
+    """Eq. 6 between one Gaussian, (D,) and (D, D) with its factor, and R others, (R, D) and (R, D, D)."""
+    coupling = trace_from_factor(factor, covariances)
     traces = np.trace(covariance) + np.trace(covariances, axis1=-2, axis2=-1)
     return np.array([_assemble(m - mean, float(t), float(c)) for m, t, c in zip(means, traces, coupling, strict=True)])
 
