@@ -96,8 +96,8 @@ class Calibration:
     def settings(self) -> dict[str, float | str]:
         """What a likelihood's ``settings`` say of it."""
         chosen = "the best on validation images" if self.sweep else "the default, not calibrated"
-        tried = {f"validation bits/dim at sigma {sigma:g}": bits for sigma, bits in self.sweep.items()}
-        return {"sigma": self.sigma, "sigma is": chosen} | tried
+        tried = ", ".join(f"{bits:.2f} at {sigma:g}" for sigma, bits in self.sweep.items())
+        return {"sigma": self.sigma, "sigma is": chosen} | ({"validation bits/dim by sigma": tried} if tried else {})
 
 
 @dataclass(frozen=True)

@@ -123,8 +123,10 @@ def test_the_model_says_what_its_number_depends_on(monkeypatch: pytest.MonkeyPat
     model.calibrate_likelihood(images, generator=torch.Generator().manual_seed(0))
     again = model.log_likelihood_bound(images, generator=torch.Generator().manual_seed(0))
     assert again.settings["sigma"] == model.calibration.sigma
-    swept = [v for k, v in again.settings.items() if k.startswith("validation bits/dim at sigma ")]
-    assert len(swept) == len(likelihood.SIGMAS) and min(swept) == model.calibration.sweep[model.calibration.sigma]
+    swept = model.calibration.sweep
+    assert tuple(swept) == likelihood.SIGMAS and min(swept.values()) == swept[model.calibration.sigma]
+    shown = str(again.settings["validation bits/dim by sigma"]).split(", ")
+    assert shown == [f"{bits:.2f} at {sigma:g}" for sigma, bits in swept.items()]
     with pytest.raises(ValueError, match="unknown kind of likelihood 'elbo'; allowed: ais"):
         model.log_likelihood_bound(images, generator=torch.Generator(), kind="elbo")
     check = model.check_likelihood(images, kind="ais", generator=torch.Generator().manual_seed(1))

@@ -77,7 +77,7 @@ def test_a_bound_that_beats_the_truth_is_flagged() -> None:
     grid = truth_grid(only(cheat, known("vqvae", 1, 3.0, 0.2)))
     assert grid is not None
     assert [row.flagged for row in grid.rows] == [True, False]
-    assert grid.rows[0].cells[-1] == "✗ -0.5000 ± 0.010"
+    assert grid.rows[0].cells[-1] == "✗ elbo -0.5000 ± 0.010"
     assert "claims 0.500 bits/dim less than the true density assigns" in grid.notes[0]
 
 
@@ -86,7 +86,7 @@ def test_the_table_shows_the_numbers_of_the_record() -> None:
     assert grid is not None
     assert grid.header[3] == "modes reached of 900 (floor)" and "2.000 ± 0.0010" in grid.intro
     assert grid.rows[0].cells[1:5] == ("2.200 ± 0.0040", "0.2000 ± 0.0041", "294.0 (290.0)", "0.0200 (0.300)")
-    assert grid.rows[0].cells[5] == "0.2000 ± 0.010"
+    assert grid.rows[0].cells[5] == "elbo 0.2000 ± 0.010"
 
 
 def test_without_truth_there_is_nothing() -> None:
