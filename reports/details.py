@@ -35,8 +35,8 @@ def likelihood_grid(table: Table) -> Grid | None:
                 else:
                     kinds[bound.kind or "not recorded", bound.n_images].append(bound)
         rows += [_likelihood_row(row, kind, n, bounds) for (kind, n), bounds in kinds.items()]
-    if not rows and not notes:
-        return None
+    if not rows:
+        return None  # why there is none stands in the first table's footnotes
     return Grid(
         title="Likelihood: every kind with its self-check",
         intro=(

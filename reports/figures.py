@@ -94,7 +94,8 @@ def dataset_figures(
     metric = main.primary
     read = _Reader(unreadable)
     sheets = pictures.sample_sheets(list(_panels(main.runs, look, read)))
-    drawn: list[tuple[str, str, Figure | None]] = [("samples", f"Samples after {where}", sheets)]
+    title = f"Samples after {where}" if main.group.budget > 0 else "Samples"
+    drawn: list[tuple[str, str, Figure | None]] = [("samples", title, sheets)]
     drawn.append(("bound_gaps", "Bounds against the true density", plots_details.bound_gaps(main.runs, look)))
     drawn.append(("metrics_vs_truth", "Metrics against the truth", plots_details.metrics_vs_truth(main, look)))
     if metric and rankable(main, metric):

@@ -84,7 +84,10 @@ def _headline(trained: pd.DataFrame, main: str | None) -> str:
     if trained["row"].nunique() == 1:
         only = trained["model"].iloc[0]
         return f"{where}, only {only} has been measured, so there is nothing to choose between."
-    return f"{where} — {'; '.join(answers)}." if answers else f"{where}, no number could be measured."
+    if answers:
+        return f"{where} — {'; '.join(answers)}."
+    measured = trained["value"].notna().any()
+    return f"{where}, {'what was measured cannot be ranked' if measured else 'no number could be measured'}."
 
 
 def _quality(trained: pd.DataFrame, main: str | None) -> list[str]:
