@@ -195,3 +195,11 @@ def test_a_file_that_is_no_checkpoint_is_refused(root: Path, tmp_path: Path) -> 
     assert done.returncode == 2
     assert "run.py" in done.stderr and len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "a.png").exists()
+
+
+def test_a_reader_that_has_enough_sees_no_traceback(root: Path) -> None:
+    command = [sys.executable, "run.py", "--model", "gan", "--help"]
+    process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout and process.stderr
+    process.stdout.close()
+    assert process.stderr.read() == "" and process.wait() == 0
