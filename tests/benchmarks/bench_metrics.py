@@ -55,10 +55,10 @@ def exam(n: int, d: int, space: str, train: int) -> Exam:
     return Exam(space, real, fake, labels, labels, logits, training, real if train else None)
 
 
-def timed(function: Callable[[], Result]) -> tuple[float, Result]:
-    """Seconds, the shortest of three calls, and result."""
+def timed(function: Callable[[], Result], calls: int = 1) -> tuple[float, Result]:
+    """Seconds, the shortest of some calls, and result."""
     seconds = []
-    for _ in range(3):
+    for _ in range(calls):
         start = time.perf_counter()
         result = function()
         seconds.append(time.perf_counter() - start)
@@ -73,9 +73,9 @@ def bench_frechet() -> None:
     x, y = random_features(10_000, 2048, 1), random_features(10_000, 2048, 2, 1.1)
     seconds, ours = timed(lambda: [FeatureStatistics.of(z) for z in (x, y)])
     print(f"statistics: {seconds:.1f} s")
-    seconds, value = timed(lambda: frechet_from_statistics(*ours))
+    seconds, value = timed(lambda: frechet_from_statistics(*ours), calls=3)
     theirs = [metric_fid.fid_features_to_statistics(torch.from_numpy(z).double()) for z in (x, y)]
-    slow, found = timed(lambda: metric_fid.fid_statistics_to_metric(*theirs, verbose=False))
+    slow, found = timed(lambda: metric_fid.fid_statistics_to_metric(*theirs, verbose=False), calls=3)
     expected = found[metric_fid.KEY_METRIC_FID]
     print(f"to the metric: {seconds:.1f} s; torch-fidelity {slow:.1f} s, {slow / seconds:.1f} times as long")
     print(f"{value!r} and {expected!r}, relative difference {abs(value / expected - 1):.1e}")
