@@ -1,10 +1,11 @@
 """Memorisation: do generated images lie closer to training images than unseen real ones do?
 
-The gap compares distances to training images with those to as many held-out ones. C_T is the test of
-Meehan et al. 2020 (arXiv:2004.05675); deviation: the mean over cells is divided by its own
-standard deviation, so that C_T ~ N(0, 1) without copying for any number of cells. AuthPct is from
-Alaa et al. 2022 (arXiv:2102.08921). For float32 features neighbours are searched in float32,
-and the distance to the one that is found is then float64: a copy is at distance 0 exactly.
+The gap compares distances to training images with those to as many held-out ones. C_T is the test of Meehan
+et al. 2020 (arXiv:2004.05675), divided by its own standard deviation so that it is N(0, 1) without copying;
+AuthPct is from Alaa et al. 2022 (arXiv:2102.08921). A classifier sets the images it was trained on apart from
+all others, so that in its features the gap of a poor model falls below 0; pixels have no such bias, but show
+only copies that are not moved. Neighbours of float32 features are searched in float32; the distance to the
+one found is float64: a copy is at 0 exactly.
 """
 
 from __future__ import annotations

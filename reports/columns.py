@@ -97,7 +97,8 @@ def main_metrics(keys: Iterable[str], primary: str | None) -> list[str]:
     chosen = list(MAIN_METRICS)
     if primary is not None:
         space = "inception" if primary == "fid" else primary.removeprefix("fd_")
-        gaps = [f"memorization_gap_{space}", *sorted(k for k in names if k.startswith("memorization_gap_"))]
+        # Pixels first: features of a network that was trained on the training images treat those apart.
+        gaps = ["memorization_gap_pixels", f"memorization_gap_{space}"]
         kernel = "kid" if primary == "fid" else f"kd_{space}"
         chosen = [primary, kernel, *chosen, *[k for k in gaps if k in names][:1]]
     return [key for key in chosen if key in names]

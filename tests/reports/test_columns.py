@@ -90,8 +90,8 @@ def test_the_main_feature_space_decides_where_it_is_known() -> None:
             "memorization_gap_pixels", "memorization_gap_inception", "vendi"]  # fmt: skip
     assert primary_metric(keys, "digits", "inception") == "fid"
     assert primary_metric(keys, "digits", "digits") == "fd_digits"
-    assert main_metrics(keys, "fid") == ["fid", "kid", "precision", "memorization_gap_inception"]
-    assert main_metrics(keys, "fd_digits") == ["fd_digits", "kd_digits", "precision", "memorization_gap_inception"]
+    assert main_metrics(keys, "fid") == ["fid", "kid", "precision", "memorization_gap_pixels"]
+    assert main_metrics(keys, "fd_digits") == ["fd_digits", "kd_digits", "precision", "memorization_gap_pixels"]
 
 
 @pytest.mark.parametrize(

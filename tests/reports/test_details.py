@@ -73,7 +73,7 @@ def test_the_first_table_is_short_and_the_second_holds_every_metric() -> None:
     table = tables_of(complete(record("gan", 1)), complete(record("vqvae", 1)))[0]
     shown = [table.columns[place].key for place in table.places(["Quality"])]
     assert shown == ["fd_digits", "kd_digits", "precision", "recall", "density", "coverage", "class_agreement",
-                     "memorization_gap_digits"]  # fmt: skip
+                     "memorization_gap_pixels"]  # fmt: skip
     grid = metric_grid(table)
     assert grid is not None
     assert [row.cells[0] for row in grid.rows] == [
