@@ -166,8 +166,8 @@ class Speed:
     """Sampling speed, all stages included; latencies at batch size 1 in milliseconds.
 
     ``nfe`` counts network evaluations per image with a hook. ``utilisation`` = FLOPs per second while
-    sampling / ``matmul_peak_flops``, the machine's measured matrix-product peak; FLOPs are nominal, and
-    kernels that skip products with zero padding can pass 1 on tiny images. ``sweep`` is images per
+    sampling / ``matmul_peak_flops``, the machine's measured matrix-product peak; FLOPs are nominal:
+    products with zero padding count though kernels skip them. ``sweep`` is images per
     second by batch size, ``stage_seconds`` seconds per image by network at the best batch size (the
     rest under "other"), ``warm_up_seconds`` the first call, excluded from all else.
     """
