@@ -107,6 +107,24 @@ def modes_of_draws() -> Finding:
     return largest_deviation(np.arange(source.num_modes), source.mode(clean), absolute=0)
 
 
+def templates_are_moved_digits() -> Finding:
+    """known_density: five templates in a row are a training digit of their class and SciPy's shifts of it."""
+    from scipy.ndimage import shift
+
+    from datamodules import digits, known_density
+
+    source = known_density.load(known_density.Config()).density
+    if not isinstance(source, known_density.TemplateMixture):
+        raise ValueError("the dataset is no mixture")
+    images = known_density.LEVELS[source.templates].reshape(200, 5, 8, 8)
+    moves = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))
+    expected = [[shift(own[0], move, order=0) for move in moves] for own in images]
+    train = digits.load(digits.Config()).train
+    known = {(int(label), image.tobytes()) for image, label in zip(train.images, train.labels, strict=True)}
+    met = [(k // 20, own[0].astype(np.uint8).tobytes()) in known for k, own in enumerate(images)]
+    return all_of(close(200, sum(met), absolute=0), largest_deviation(expected, images, absolute=0))
+
+
 CHECKS = tuple(
     Check(name, GROUP, run)
     for name, run in (
@@ -117,5 +135,6 @@ CHECKS = tuple(
         ("known source: draws follow it", draws_follow),
         ("known_density: test images cost the entropy", test_cross_entropy),
         ("known_density: modes of its templates", modes_of_draws),
+        ("known_density: templates are moved digits", templates_are_moved_digits),
     )
 )

@@ -232,6 +232,82 @@ def reconstruction() -> Finding:
     )
 
 
+def parts_alone() -> Finding:
+    """Prior and reconstruction of both bounds, each alone: torch's divergence, and an integral over the noise."""
+    import torch
+
+    from models.base import image_generators, to_float
+    from models.diffusion.bound import discrete_bound, log_uniform_sigmas, variational_bound
+
+    pixels, images = source()
+    low, high = 0.004, 3.0
+    bounds = [
+        variational_bound(
+            pixels.denoise, images, image_generators(N, generator(5)), num_levels=2, prior_variance=0.3, sigma_min=low,
+            sigma_max=high,
+        ),
+        discrete_bound(
+            pixels.denoise, images, image_generators(N, generator(6)), sigmas=log_uniform_sigmas(4, low, high),
+            num_terms=4, prior_variance=0.3,
+        ),
+    ]
+    x_0 = to_float(images).double().flatten(1)
+    variance = torch.tensor([high**2, high**2 + 0.3], dtype=torch.float64)
+    prior = -gaussian_kl(x_0, variance[0], torch.zeros_like(x_0), variance[1]).numpy()
+    eps = np.linspace(-8, 8, 4001)
+    weights = np.exp(-0.5 * eps**2) / np.exp(-0.5 * eps**2).sum()
+    levels = np.arange(256)
+    cost = {}
+    for k in LEVELS:  # of a pixel of this level: E -log softmax
+        distance = (eps[:, None] + (k - levels) / 127.5 / low) ** 2 / 2
+        cost[k] = float(weights @ (np.log(np.exp(eps[:, None] ** 2 / 2 - distance).sum(1))))
+    expected = -np.array([sum(cost[int(level)] for level in image.flatten()) for image in images])
+    found = [largest_deviation(prior, bound.parts["prior"].numpy(), relative=1e-6) for bound in bounds]
+    for bound in bounds:
+        total = sum(part.numpy() for part in bound.parts.values())
+        rest = bound.parts["reconstruction"].numpy() - expected
+        found.append(largest_deviation(total, bound.log_likelihood.numpy(), relative=1e-12))
+        found.append(mean_within_error(0.0, rest, largest_error=0.03 * float(-expected.mean())))
+    return all_of(*found)
+
+
+def definitions() -> Finding:
+    """x_t = sqrt(a) x_0 + sqrt(1 - a) eps and v = sqrt(a) eps - sqrt(1 - a) x_0, there and back, for a network too."""
+    import torch
+
+    from models.diffusion.parameterisation import (
+        alpha_bar_from_sigma,
+        denoiser_from,
+        from_x_0,
+        network_from,
+        sigma_from_alpha_bar,
+        to_x_0,
+    )
+
+    x_0, eps = torch.randn(2, 6, 1, 2, 2, generator=generator(7), dtype=torch.float64)
+    a = torch.linspace(0.02, 0.97, 6, dtype=torch.float64)
+    signal, noise = (w.sqrt()[:, None, None, None] for w in (a, 1 - a))
+    x_t, sigma = signal * x_0 + noise * eps, (noise / signal).flatten()
+    x = x_0 + sigma[:, None, None, None] * eps
+    said: dict[Prediction, Tensor] = {"eps": eps, "x_0": x_0, "v": signal * eps - noise * x_0}
+    pairs = [(sigma, sigma_from_alpha_bar(a)), (a, alpha_bar_from_sigma(sigma))]
+    log_snr = (a / (1 - a)).log()
+    for name, output in said.items():
+        network = network_from(lambda x, sigma: x_0, name)
+        pairs += [(output, from_x_0(x_0, x, sigma, name)), (x_0, to_x_0(output, x, sigma, name))]
+        pairs += [(output, network(x_t, log_snr))]
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def shrink(x: Tensor, sigma: Tensor) -> Tensor:
+        seen.append((x, sigma))
+        return x / (1 + sigma.square())[:, None, None, None]
+
+    for name in said:
+        pairs += [(shrink(x, sigma), denoiser_from(network_from(shrink, name), name)(x, sigma))]
+    pairs += [(x, asked[0]) for asked in seen] + [(sigma, asked[1]) for asked in seen]
+    return all_of(*(largest_deviation(one.numpy(), other.numpy(), absolute=1e-9) for one, other in pairs))
+
+
 CHECKS = tuple(
     Check(name, GROUP, run)
     for name, run in (
@@ -246,5 +322,7 @@ CHECKS = tuple(
         ("variance of the DDPM steps", variances),
         ("prior term in closed form", prior),
         ("reconstruction sums to 1", reconstruction),
+        ("prior and reconstruction alone", parts_alone),
+        ("eps, x_0 and v by definition", definitions),
     )
 )

@@ -91,6 +91,21 @@ def fd_two_ways() -> Finding:
     )
 
 
+def fd_singular() -> Finding:
+    """A covariance v vᵀ of rank one: tr (v vᵀ C)^½ = (vᵀ C v)^½, on either side, and of none 0."""
+    from evaluation.metrics.frechet import covariance_factor, trace_from_covariances, trace_from_factor
+
+    v = np.array([2.0, 0.0, -1.0, 3.0, 0.0])
+    line, full = np.outer(v, v), np.cov(features(40, 5, 19).T)
+    expected = [float(np.sqrt(v @ full @ v))] * 2 + [float(v @ v), 0.0]
+    pairs = ((line, full), (full, line), (line, line), (line, np.zeros((5, 5))))
+    by_factor = [float(trace_from_factor(covariance_factor(one), other[None])[0]) for one, other in pairs]
+    return all_of(
+        largest_deviation(expected, by_factor, absolute=1e-7),
+        largest_deviation(expected, [trace_from_covariances(*pair) for pair in pairs], absolute=1e-7),
+    )
+
+
 def fd_merge() -> Finding:
     """Statistics of shards merge to those of the whole, and come apart again."""
     from evaluation.metrics import FeatureStatistics
@@ -134,6 +149,24 @@ def fd_infinity() -> Finding:
     estimates = np.array([frechet_infinity(x, y, seed=i).value for i, (x, y) in enumerate(draws)])
     note = f"the plain distance is {plain.mean():.4f} on the same {len(draws)} pairs"
     return mean_within_error(0.0, estimates, largest_error=0.1 * float(plain.mean()), note=note)
+
+
+def fd_infinity_line() -> Finding:
+    """The extrapolation is NumPy's straight line through distances of the rows, against 1 / n, at 0."""
+    from evaluation.metrics import frechet_distance, frechet_infinity
+    from evaluation.metrics.frechet_infinity import _draw, _groups
+
+    x, y = features(400, 5, 26), features(400, 5, 27)
+    random = np.random.default_rng(3)
+    groups = [_groups(400, 20, random) for _ in range(2)]
+    inverse_n, distances = [], []
+    for size in range(6, 21):  # 15 points from three tenths of 20 groups to all
+        masks = _draw(20, size, random)
+        rows = [np.concatenate([own[g] for g in np.flatnonzero(m)]) for own, m in zip(groups, masks, strict=True)]
+        inverse_n.append(1 / len(rows[0]))
+        distances.append(frechet_distance(x[rows[0]], y[rows[1]]))
+    line = np.polyfit(inverse_n, distances, 1)
+    return close(line[1], frechet_infinity(x, y, seed=3).value, relative=1e-7)
 
 
 def fd_per_class() -> Finding:
@@ -251,9 +284,11 @@ CHECKS = tuple(
         ("FD vs torch-fidelity", fd_torch_fidelity),
         ("FD by samples and by statistics", fd_two_ways),
         ("FD symmetry and zero", fd_symmetry),
+        ("FD of singular covariances", fd_singular),
         ("FD statistics merge", fd_merge),
         ("FD bias at finite n", fd_bias),
         ("FD infinity without bias", fd_infinity),
+        ("FD infinity is a straight line", fd_infinity_line),
         ("FD per class", fd_per_class),
         ("KD pair by pair", kd_brute_force),
         ("KD of shifted Gaussians", kd_closed_form),

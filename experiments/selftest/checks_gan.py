@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from models.gan import ais
+    from models.gan.likelihood import Density
     from models.gan.oracles import LinearGaussian
 
 GROUP = "gan"
@@ -173,21 +174,23 @@ def tails_do_not_vanish() -> Finding:
     return close(expected, got[0], relative=1e-9)
 
 
-def by_quadrature() -> Finding:
-    """A one-dimensional latent and three classes: the integral on a fine grid, labels summed out."""
+def curved_density(sigma: float = 0.25) -> Density:
+    """Four pixels from one latent dimension and three classes."""
     import torch
 
-    from models.base import image_generators
-    from models.gan import ais
     from models.gan.likelihood import Density
 
     def decode(z: Tensor, classes: Tensor) -> Tensor:
         height = 0.6 * torch.tanh(z[:, 0]) + 0.3 * (classes - 1)
         return torch.stack([height, -height, 0.5 * height, height**2], 1).reshape(-1, 1, 2, 2)
 
-    density = Density(decode, latent_dim=1, num_classes=3, sigma=0.25)
-    g = torch.Generator().manual_seed(6)
-    _, _, images = density.simulate(image_generators(6, g))
+    return Density(decode, latent_dim=1, num_classes=3, sigma=sigma)
+
+
+def integrals(density: Density, images: Tensor) -> np.ndarray:
+    """log p(x) on a fine grid of z, labels summed out, (N,)."""
+    import torch
+
     grid = torch.linspace(-8, 8, 4001, dtype=torch.float64)
     prior = -0.5 * grid**2 - 0.5 * np.log(2 * np.pi) + np.log(float(grid[1] - grid[0])) - np.log(3)
     exact = []
@@ -195,11 +198,127 @@ def by_quadrature() -> Finding:
         target = density.target(image[None], len(grid))
         each = [target.log_likelihood(grid[:, None], torch.full((len(grid),), c)) for c in range(3)]
         exact.append(float((torch.stack(each) + prior).logsumexp((0, 1))))
-    chains = 64
+    return np.array(exact)
+
+
+def by_quadrature() -> Finding:
+    """A one-dimensional latent and three classes: the integral on a fine grid, labels summed out."""
+    import torch
+
+    from models.base import image_generators
+    from models.gan import ais
+
+    density, chains = curved_density(), 64
+    _, _, images = density.simulate(image_generators(6, torch.Generator().manual_seed(6)))
     ladder = tuned(density.target(images, 8), len(images), 120)
     run = ais.forward(density.target(images, chains), ladder, chains=chains, generators=generators(6, 7))
-    difference = ais.lower_bound(run.log_weights).numpy() - np.array(exact)
+    difference = ais.lower_bound(run.log_weights).numpy() - integrals(density, images)
     return close(0.0, difference.mean(), absolute=0.05, note="nats from the integral, mean of 6 images")
+
+
+def recorded() -> Finding:
+    """The estimate as it is recorded, four chains of 400 temperatures: near the integrals of eight images."""
+    import torch
+
+    from models.base import image_generators
+    from models.gan.likelihood import estimate
+
+    density = curved_density()
+    _, _, images = density.simulate(image_generators(8, torch.Generator().manual_seed(8)))
+    found = estimate(density, images, generators(8, 8))
+    difference = found.log_likelihood.numpy() - integrals(density, images)
+    return all_of(
+        within(0.5, found.acceptance.mean(), 0.8, "acceptance of the transitions"),
+        close(0.0, difference.mean(), absolute=0.2, note="nats from the integral, mean of 8"),
+    )
+
+
+def in_blocks() -> Finding:
+    """Eleven images in blocks of eight: all in order with their own generators, and copies at the end."""
+    import torch
+
+    from models.gan.likelihood import blocks
+
+    own, rows, real = generators(11, 15), torch.arange(11), []
+    seen: list[float] = []
+    first: list[bool] = []
+    for count, theirs, (block,) in blocks(own, rows):
+        real.append(count)
+        seen += block.tolist()
+        first += [a is b for a, b in zip(theirs[:count], own[8 * (len(real) - 1) :], strict=False)]
+    return all_of(
+        largest_deviation([8, 3], real, absolute=0), largest_deviation(np.ones(11), first, absolute=0),
+        largest_deviation([*range(11), *[10] * 5], seen, absolute=0),
+    )
+
+
+def sandwich_of_simulated() -> Finding:
+    """Both directions on images of the model's own: the gap is small and not below zero, with its error."""
+    import torch
+
+    from models.gan.likelihood import sandwich
+
+    found = sandwich(curved_density(), 8, torch.Generator().manual_seed(9))
+    gaps = (found.upper - found.lower).numpy()
+    return all_of(
+        close(gaps.std(ddof=1) / np.sqrt(8), found.error, relative=1e-9),
+        close(gaps.mean(), found.gap, relative=1e-9),
+        within(-3 * found.error, found.gap, 0.15, "nats"),
+    )
+
+
+def calibration() -> Finding:
+    """The noise chosen on images is the one whose exact bits are fewest, and the sweep is near the exact values."""
+    import torch
+
+    from models.base import image_generators
+    from models.gan.likelihood import calibrate
+
+    _, _, images = curved_density(0.28).simulate(image_generators(8, torch.Generator().manual_seed(10)))
+    found = calibrate(curved_density(), images, torch.Generator().manual_seed(11))
+    exact = {s: -integrals(curved_density(s), images).mean() / (4 * np.log(2)) for s in found.sweep}
+    return all_of(
+        largest_deviation(list(exact.values()), list(found.sweep.values()), absolute=0.25),
+        close(min(exact, key=lambda s: float(exact[s])), found.sigma, absolute=0),
+    )
+
+
+def leapfrog() -> Finding:
+    """Energy errs by the third power of the step where trajectories have so many steps, whatever the temperature."""
+    import torch
+
+    from models.gan import ais
+    from models.gan.oracles import LinearGaussian
+
+    g = torch.Generator().manual_seed(12)
+    decoder = LinearGaussian(torch.randn(4, 2, generator=g).double(), torch.zeros(4).double(), sigma=0.5)
+    _, x = decoder.simulate(2, g)
+    target = decoder.target(x, 500)
+    start = ais._from_prior(target, 500, generators(2, 13))
+    errors = []
+    for step in (0.002, 0.001):
+        ladder = ais.Ladder(torch.tensor([0.0, 0.6, 1.0]).double(), torch.full((3, 1), step).double(), 3, 1)
+        _, acceptance = ais._hamiltonian(target, ladder, start, 1, ladder.step_sizes[1], generators(2, 14))
+        errors.append(float(-acceptance.log().mean()))
+    return within(7.0, errors[0] / errors[1], 9.0, f"ratio of the mean errors {errors[0]:.2g} and {errors[1]:.2g}")
+
+
+def ladders() -> Finding:
+    """Temperatures by SciPy's sigmoid; a longer ladder has NumPy's interpolation of the logarithms of its steps."""
+    import torch
+    from scipy.special import expit
+
+    from models.gan import ais
+
+    raw = expit(4 * np.linspace(-1, 1, 26))
+    sizes = np.random.default_rng(7).uniform(0.1, 2, size=(11, 3))
+    ladder = ais.stretched(ais.Ladder(ais.sigmoid_schedule(10), torch.from_numpy(sizes), 2, 3), 25)
+    places = np.linspace(0, 1, 26), np.linspace(0, 1, 11)
+    expected = np.exp(np.stack([np.interp(*places, column) for column in np.log(sizes).T], axis=1))
+    return all_of(
+        largest_deviation((raw - raw[0]) / (raw[-1] - raw[0]), ladder.betas.numpy(), absolute=1e-12),
+        largest_deviation(expected, ladder.step_sizes.numpy(), relative=1e-9),
+    )
 
 
 CHECKS = tuple(
@@ -213,5 +332,11 @@ CHECKS = tuple(
         ("discretised Gaussian sums to 1", levels_sum_to_one),
         ("discretised Gaussian vs SciPy", observation_vs_scipy),
         ("discretised Gaussian in the tails", tails_do_not_vanish),
+        ("estimate by quadrature", recorded),
+        ("images in blocks", in_blocks),
+        ("sandwich of simulated images", sandwich_of_simulated),
+        ("calibration by quadrature", calibration),
+        ("leapfrog conserves energy", leapfrog),
+        ("temperatures and stretched ladders", ladders),
     )
 )

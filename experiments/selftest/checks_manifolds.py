@@ -164,6 +164,17 @@ def vendi_by_entropy() -> Finding:
     )
 
 
+def vendi_of_orders() -> Finding:
+    """Order 2: 1 over the mean squared cosine; 0: the rank; infinity: 1 over the largest eigenvalue; 1/2 by hand."""
+    from evaluation.metrics import vendi_score
+
+    x = features(50, 6, 9) - 1
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    singular = np.linalg.svd(unit, compute_uv=False) ** 2 / len(x)
+    expected = [6, np.sqrt(singular).sum() ** 2, 1 / ((unit @ unit.T) ** 2).mean(), 1 / singular[0]]
+    return largest_deviation(expected, [vendi_score(x, q=q) for q in (0, 0.5, 2, np.inf)], relative=1e-9)
+
+
 def agreement_of_classes() -> Finding:
     """The share of equal labels."""
     from evaluation.metrics import class_agreement
@@ -186,6 +197,7 @@ CHECKS = tuple(
         ("IS vs torch-fidelity", inception_score_torch_fidelity),
         ("Vendi score of orthogonal rows", vendi_of_orthogonal_rows),
         ("Vendi score by eigenvalues", vendi_by_entropy),
+        ("Vendi score of other orders", vendi_of_orders),
         ("class agreement", agreement_of_classes),
     )
 )

@@ -41,6 +41,22 @@ def nearest() -> Finding:
     return largest_deviation([expected] * 2, found, absolute=1e-5)
 
 
+def ranks() -> Finding:
+    """The rank test against SciPy's, with ties and without."""
+    from scipy.stats import mannwhitneyu, norm
+
+    from evaluation.memorization import mann_whitney_z
+
+    rng = np.random.default_rng(6)
+    tied = rng.integers(0, 4, 25).astype(float), rng.integers(0, 5, 35).astype(float)
+    pairs = [(rng.normal(size=40), rng.normal(size=30) + 0.3), tied]
+    expected = [
+        norm.isf(mannwhitneyu(b, a, alternative="greater", method="asymptotic", use_continuity=False).pvalue)
+        for a, b in pairs
+    ]
+    return largest_deviation(expected, [mann_whitney_z(a, b) for a, b in pairs], relative=1e-7)
+
+
 def ct_null() -> Finding:
     """Samples of the training law: C_T has mean 0 ..."""
     return mean_within_error(0.0, ct_null_draws(), largest_error=0.15)
@@ -128,6 +144,7 @@ CHECKS = tuple(
     Check(name, GROUP, run)
     for name, run in (
         ("nearest distances vs SciPy", nearest),
+        ("rank test vs SciPy", ranks),
         ("C_T without copying: mean", ct_null),
         ("C_T without copying: spread", ct_spread),
         ("C_T with copying", ct_copies),

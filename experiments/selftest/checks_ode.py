@@ -147,6 +147,74 @@ def curved() -> Finding:
     return close(0.0, np.abs(errors).max(), absolute=0.002, note="bits/dim, the largest of 16")
 
 
+def parts_alone() -> Finding:
+    """N(0, s² I) under its own denoiser rests: the prior is log N(x / r; 0, I), the rest -D ln r, r² = s² + sigma²."""
+    import torch
+    from scipy.stats import norm
+
+    from models.diffusion.ode import ode_log_density, ode_log_likelihood, trace_probes
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        return x * (0.04 / (0.04 + sigma.square()))[:, None, None, None]
+
+    x = 0.2 * torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    probes = trace_probes(SHAPE, [torch.Generator()] * 5, trace="exact")
+    flow = ode_log_density(
+        denoise, x, probes, rtol=TOLERANCE, atol=TOLERANCE, prior_variance=0.04, sigma_min=0.1, dtype=torch.float64
+    )
+    r = np.sqrt(0.04 + 0.01)
+    own = [torch.Generator().manual_seed(seed) for seed in range(5)]
+    bound = ode_log_likelihood(
+        denoise, images(5), own, trace="exact", rtol=TOLERANCE, atol=TOLERANCE, prior_variance=0.04, draws=2,
+        sigma_min=0.1, dtype=torch.float64,
+    )
+    total = sum(part.numpy() for part in bound.parts.values())
+    return all_of(
+        largest_deviation(norm.logpdf(x.flatten(1) / r).sum(1), flow.prior_density.numpy(), absolute=1e-5),
+        largest_deviation(np.full(5, -D * np.log(r)), flow.divergence.numpy(), absolute=1e-5),
+        largest_deviation(np.full(5, -D * np.log(r)), bound.parts["divergence"].numpy(), absolute=1e-5),
+        largest_deviation(np.full(5, D * np.log(2 / 255)), bound.parts["dequantisation"].numpy(), absolute=1e-9),
+        largest_deviation(total, bound.log_likelihood.numpy(), relative=1e-12),
+    )
+
+
+def coefficients() -> Finding:
+    """Dormand and Prince's numbers are those of SciPy's RK45."""
+    from scipy.integrate import RK45
+
+    from models.diffusion.ode import ERROR, NODES, STAGES
+
+    rows = [np.pad(stage, (0, 6 - len(stage))) for stage in STAGES]
+    theirs = [*np.pad(RK45.A, ((0, 0), (0, 1)))[1:], RK45.B]
+    return all_of(
+        largest_deviation(theirs, rows, absolute=1e-14),
+        largest_deviation([*RK45.C[1:], 1.0], NODES, absolute=1e-14),
+        largest_deviation(RK45.E, np.array(ERROR) * np.sign(ERROR[0]) * np.sign(RK45.E[0]), absolute=1e-14),
+    )
+
+
+def step_control() -> Finding:
+    """What a step errs, over what it may: a mean over the state, the density by itself; and the next step's length."""
+    import torch
+
+    from models.diffusion.ode import error_size, step_factor
+
+    rng = np.random.default_rng(6)
+    error, old, new = (torch.from_numpy(z) for z in rng.normal(size=(3, 8, 5)))
+    error[:4, -1] *= 20
+    allowed = 0.01 + 0.1 * np.maximum(np.abs(old.numpy()), np.abs(new.numpy()))
+    scaled = np.abs(error.numpy()) / allowed
+    expected = [max(np.sqrt(np.mean(row[:-1] ** 2)), row[-1]) for row in scaled]
+    sizes = np.array([1e-12, 1e-3, 0.02, 0.3, 0.59, 1.0, 5.0, 1e4, 1e12])
+    # the usual factor, rounded down to 1/4, ..., 1/sqrt 2, 1, sqrt 2, ..., 4
+    ladder = 2.0 ** (np.arange(-4, 5) / 2)
+    factors = [ladder[ladder <= max(0.9 * size**-0.2, 0.25)].max() for size in sizes]
+    return all_of(
+        largest_deviation(expected, error_size(error, old, new, 0.1, 0.01).numpy(), relative=1e-9),
+        largest_deviation(factors, step_factor(torch.from_numpy(sizes)).numpy(), relative=1e-9),
+    )
+
+
 CHECKS = tuple(
     Check(name, GROUP, run)
     for name, run in (
@@ -155,5 +223,8 @@ CHECKS = tuple(
         ("PF-ODE with uniform dequantisation", dequantised),
         ("PF-ODE with random signs", hutchinson),
         ("PF-ODE in any batch", composition),
+        ("PF-ODE: its parts alone", parts_alone),
+        ("PF-ODE: Dormand and Prince's numbers", coefficients),
+        ("PF-ODE: error and length of steps", step_control),
     )
 )

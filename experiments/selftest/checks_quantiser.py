@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from experiments.selftest.base import Check, Finding, all_of, close, largest_deviation
+from experiments.selftest.base import Check, Finding, all_of, close, largest_deviation, same
 
 GROUP = "quantiser"
 
@@ -43,17 +43,28 @@ def bits() -> Finding:
 
 
 def summary() -> Finding:
-    """Mean and standard error over images, and parts that add up to the mean."""
+    """Mean, standard error and Student's interval over images of two batches, and parts that add up to the mean."""
     import torch
+    from scipy.stats import ttest_1samp
 
     from evaluation.likelihood.bits import summarise
     from models.base import LikelihoodBound
 
     nats = torch.tensor([-100.0, -130.0, -90.0, -110.0], dtype=torch.float64)
     parts = {"a": nats * 0.25, "b": nats * 0.75}
-    found = summarise([LikelihoodBound(nats, "elbo", parts)], dimensions=16)
+    nfe = torch.tensor([1.0, 5.0, 2.0, 4.0])
+    halves = [
+        LikelihoodBound(nats[rows], "elbo", {name: part[rows] for name, part in parts.items()}, nfe=nfe[rows])
+        for rows in (slice(1), slice(1, 4))
+    ]
+    found = summarise(halves, dimensions=16)
     unit = 16 * np.log(2)
+    student = ttest_1samp(-nats.numpy() / unit, 0).confidence_interval(0.95)
+    endless = summarise([LikelihoodBound(torch.tensor([-1.0, -np.inf]), "elbo")] * 2, dimensions=16)
     return all_of(
+        same("no value", "no value" if endless.bits_per_dim is None else "a value", "a bound that is not finite"),
+        close(3, found.nfe or 0, absolute=0),
+        largest_deviation([student.low, student.high], [found.ci_low or 0, found.ci_high or 0], relative=1e-9),
         close(nats.std() / 2 / unit, found.standard_error, relative=1e-9),
         close(-nats.mean() / unit, sum(found.parts.values()), relative=1e-9),
         close(-nats.mean() / unit, found.bits_per_dim, relative=1e-9),

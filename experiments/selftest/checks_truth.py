@@ -129,6 +129,27 @@ def truth_of_draws() -> Finding:
     )
 
 
+def units_of_truth() -> Finding:
+    """Entropy, cross-entropy and their errors are in bits per dimension."""
+    from evaluation.truth import measure_truth
+
+    density = source()[1]
+    samples = density.sample(400, seed=4)
+    truth, unit = measure_truth(density, samples, []), 64 * np.log(2)
+    bits = density.log_prob(samples) / unit
+    expected = [*(value / unit for value in density.entropy()), -bits.mean(), bits.std(ddof=1) / np.sqrt(400)]
+    found = [truth.entropy, truth.entropy_error, truth.cross_entropy, truth.cross_entropy_error]
+    return largest_deviation(expected, found, relative=1e-9)
+
+
+def evidence_needs_a_thousand() -> Finding:
+    """Likelihood ratios that do not scatter are caught once all of them together favour the bound 1,000 times."""
+    data, density = source()
+    log_p = density.log_prob(data.test.images[:N])
+    verdicts = [gap_of(log_p + np.log(ratio) / N)[1] for ratio in (990.0, 1010.0)]
+    return same("not caught, caught", ", ".join(verdicts))
+
+
 def truth_of_collapse() -> Finding:
     """One template a thousand times: one mode, at total variation 1 - 1 / K; what K draws reach is K (1 - 1/e)."""
     from datamodules import known_density
@@ -154,6 +175,8 @@ CHECKS = tuple(
         ("unpaid code is caught", forgotten_code_is_caught),
         ("gap and its paired error", gap_by_hand),
         ("truth about true draws", truth_of_draws),
+        ("truth is in bits per dimension", units_of_truth),
+        ("a ratio of 1,000 is evidence", evidence_needs_a_thousand),
         ("truth about a collapsed model", truth_of_collapse),
     )
 )

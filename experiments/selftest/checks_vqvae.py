@@ -113,6 +113,31 @@ def mixture_by_differences() -> Finding:
     return largest_deviation(expected, found, absolute=1e-5 * float(expected.max()))
 
 
+def mixture_in_the_tails() -> Finding:
+    """One narrow component far away: SciPy's logarithms of tails at the ends and between them; and the mean image."""
+    import torch
+    from scipy.stats import logistic
+
+    from models.vqvae.likelihood import log_prob, mass_error, mean_image
+
+    levels, scale = np.array([0, 1, 200, 254, 255]), np.exp(-5.0)
+    edges = (np.arange(257) - 0.5) / 127.5 - 1
+    above = logistic.logsf((edges + 1.2) / scale)  # the mean is -1.2
+    expected = above[levels] + np.log1p(-np.exp(above[levels + 1] - above[levels]))
+    expected[0] = logistic.logcdf((edges[1] + 1.2) / scale)
+    expected[-1] = above[255]
+    one = torch.tensor([0.0, -1.2, -5.0], dtype=torch.float64).reshape(1, 3, 1, 1)
+    images = torch.from_numpy(levels.astype(np.uint8)).reshape(-1, 1, 1, 1)
+    found = log_prob(images, one.expand(len(levels), -1, -1, -1)).flatten().numpy()
+    two = torch.tensor([0.3, 1.0, -0.5, 2.0, -1.0, -1.0], dtype=torch.float64).reshape(1, 6, 1, 1)
+    weight = 1 / (1 + np.exp(0.7))
+    return all_of(
+        largest_deviation(expected, found, relative=1e-4),  # levels are float32
+        close(-0.5 * weight + 1.0 * (1 - weight), mean_image(two, 1), absolute=1e-6),
+        close(0.0, mass_error(two, 1), absolute=1e-5),
+    )
+
+
 def bits_of_the_parts() -> Finding:
     """Code and pixels add up to the bound."""
     import torch
@@ -131,5 +156,6 @@ CHECKS = (
     Check("prior over codes sums to 1", GROUP, codes_sum_to_one),
     Check("logistic mixture sums to 1", GROUP, levels_sum_to_one),
     Check("logistic mixture by differences", GROUP, mixture_by_differences),
+    Check("logistic mixture in the tails", GROUP, mixture_in_the_tails),
     Check("parts of the two-part code", GROUP, bits_of_the_parts),
 )

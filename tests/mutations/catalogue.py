@@ -2,21 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Mutation:
-    """In ``file``, ``old`` (which stands there exactly once) becomes ``new``; ``checks`` are names or groups."""
-
-    what: str
-    file: str
-    old: str
-    new: str
-    checks: tuple[str, ...]
-
-
-METRICS = "evaluation/metrics"
+from tests.mutations.base import METRICS, Mutation
+from tests.mutations.errors import ERRORS
 
 DISTANCES = (
     Mutation(
@@ -299,4 +286,4 @@ KNOWN = (
     ),
 )
 
-MUTATIONS = (*DISTANCES, *MANIFOLDS, *MEMORIZATION, *INTERVALS, *DIFFUSION, *GAN, *VQVAE, *KNOWN)
+MUTATIONS = (*DISTANCES, *MANIFOLDS, *MEMORIZATION, *INTERVALS, *ERRORS, *DIFFUSION, *GAN, *VQVAE, *KNOWN)
