@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 
 from datamodules.base import DataNotFoundError
-from evaluation.metrics.driver import metric_key
 from evaluation.record import Record
 from experiments.cli_options import UsageError
 from experiments.config import Cell
@@ -81,6 +80,8 @@ def _number(value: float | None) -> str:
 
 def _columns(records: Sequence[Record]) -> dict[str, Callable[[Record], float | None]]:
     """Heading and value of the numbers shown, few enough for 80 characters; the report has all of them."""
+    from evaluation.metrics.driver import metric_key
+
     features = records[0].config["evaluation"]["features"] or [dataset_module(records[0].dataset).INFO.default_features]
     distance = metric_key("fd_{features}", features[0], main=True)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import eigh
 
 from evaluation.metrics.base import Exam, Features, Matrix, MetricInfo, Score, feature_pair
 from evaluation.metrics.intervals import (
@@ -55,6 +54,8 @@ def trace_from_samples(a: Matrix, b: Matrix) -> float:
 
 def trace_from_covariances(one: Matrix, other: Matrix) -> float:
     """tr (C1 C2)^½ of covariances (D, D), O(D³); of one pair, LAPACK's symmetric pencil is the quickest way."""
+    from scipy.linalg import eigh  # slow to import
+
     try:  # transposed: the same matrices in LAPACK's own order, which saves copies
         values = eigh(other.T, one.T, type=2, eigvals_only=True, driver="gv", check_finite=False)
     except np.linalg.LinAlgError:  # C1 has no full rank
