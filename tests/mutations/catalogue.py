@@ -20,7 +20,11 @@ DISTANCES = (
     ),
     Mutation(
         "the factor is not transposed", f"{METRICS}/frechet.py", "factor.T @ covariances @ factor",
-        "factor @ covariances @ factor", ("FD of rotated Gaussians", "FD vs torch-fidelity"),
+        "factor @ covariances @ factor", ("FD replicates of the rows left",),
+    ),
+    Mutation(
+        "the pencil is that of a quotient", f"{METRICS}/frechet.py", "type=2", "type=1",
+        ("FD of rotated Gaussians", "FD vs torch-fidelity"),
     ),
     Mutation(
         "the covariance is divided by n", f"{METRICS}/statistics.py", "self.scatter / (self.n - 1)",
