@@ -73,12 +73,19 @@ def test_loading_twice_gives_the_same_object(dataset: ImageDataset) -> None:
     assert module.load(module.Config()) is dataset
 
 
-def test_a_shipped_extractor_was_trained_on_the_data_of_its_name(dataset: ImageDataset) -> None:
-    if dataset.info.default_features not in catalog.shipped():
-        pytest.skip("this dataset has no shipped extractor")
-    module = dataset_module(dataset.info.default_features)  # the data itself, or what it is like
-    assert module.load(module.Config()).sha256 == catalog.card(module.INFO.name)["dataset_sha256"]
-    assert (module.INFO.channels, module.INFO.image_size) == (dataset.info.channels, dataset.info.image_size)
+@pytest.mark.parametrize("name", catalog.shipped())
+def test_a_shipped_extractor_was_trained_on_the_data_of_its_name(name: str) -> None:
+    module = dataset_module(name)
+    assert module.load(module.Config()).sha256 == catalog.card(name)["dataset_sha256"]
+
+
+def test_a_shipped_extractor_fits_every_dataset_that_names_it() -> None:
+    infos = [dataset_module(name).INFO for name in dataset_names()]
+    fitted = [info for info in infos if info.default_features in catalog.shipped()]
+    assert {info.default_features for info in fitted} == set(catalog.shipped())
+    for info in fitted:
+        trained_on = dataset_module(info.default_features).INFO
+        assert (info.channels, info.image_size) == (trained_on.channels, trained_on.image_size)
 
 
 def test_sha256_changes_with_any_pixel_and_label() -> None:
