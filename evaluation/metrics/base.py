@@ -30,8 +30,8 @@ class Exam:
     """What a metric may look at.
 
     ``features`` names the feature space; ``real`` and ``fake`` are features float32 or float64
-    (N, D). ``train`` are those of the training images (T, D), ``held_out`` of real images that were
-    neither trained on nor are in ``real`` (the validation split), for what asks about memorisation.
+    (N, D). ``train`` are those of the training images (T, D), ``held_out`` (H, D) of real images that
+    were not trained on (the exam takes the test split, as for ``real``), for what asks about memorisation.
     ``fake_logits`` float32 (M, classes) is what the extractor sees in the generated images,
     ``fake_labels`` int64 (M,) the classes that were asked for, ``real_labels`` int64 (N,) those of
     the real images. Each is None if it is not there.
