@@ -14,7 +14,7 @@ from typing import Any
 from evaluation.features.catalog import ExtractorError, available, card, shipped
 from experiments.budgets import BUDGETS
 from experiments.config import Cell
-from experiments.discovery import dataset_names, metric_names, model_names
+from experiments.discovery import command_module, command_names, dataset_names, metric_names, model_names
 
 OTHER_METRICS = ("evaluation.memorization",)  # as evaluation.metrics.driver has it, which is slow to import
 
@@ -99,6 +99,16 @@ def catalogue(*, metrics: bool) -> str:
         parts.append(_table("feature extractors (--evaluation.features)", rows))
     budgets = [(name, f"{_short(value)} FLOPs, {text}") for name, (value, text) in BUDGETS.items()]
     return "\n\n".join([*parts, _table("budgets (--budget)", budgets)])
+
+
+def commands(prog: str) -> str:
+    """The commands with one line each, the single cell first."""
+    modules = [command_module(name) for name in ("run", *command_names())]
+    return _table("commands", [(f"{prog} {m.USAGE}", _lower(summary(m.__name__))) for m in modules])
+
+
+def _lower(sentence: str) -> str:
+    return (sentence[:1].lower() + sentence[1:]).rstrip(".")
 
 
 def print_dotted_options(prog: str, **configs: Any) -> None:

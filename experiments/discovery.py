@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import keyword
 import pkgutil
 import re
 from pathlib import Path
@@ -31,6 +32,17 @@ def metric_names() -> list[str]:
     folder = Path(importlib.import_module("evaluation.metrics").__path__[0])
     names = names_in("evaluation.metrics")
     return [n for n in names if re.search(r"^METRIC\b", (folder / f"{n}.py").read_text(), re.MULTILINE)]
+
+
+def command_names() -> list[str]:
+    """Commands: one file each in ``experiments.commands``; ``import_.py`` is the command import."""
+    return sorted(name.rstrip("_") for name in names_in("experiments.commands", exclude=("base", "run")))
+
+
+def command_module(command: str) -> ModuleType:
+    """The file of a command: ``USAGE``, ``main(argv) -> int`` and a docstring."""
+    suffix = "_" if keyword.iskeyword(command) else ""
+    return importlib.import_module(f"experiments.commands.{command}{suffix}")
 
 
 def preset_module(model: str) -> ModuleType:

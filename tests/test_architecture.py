@@ -30,7 +30,8 @@ ALLOWED = {
 LIGHT = (
     "run.py", "datamodules/*.py", "experiments/presets/*.py", "models/__init__.py",
     "evaluation/record.py", "evaluation/metrics/base.py",
-    "experiments/cli.py", "experiments/cli_options.py", "experiments/cli_text.py", "experiments/cli_run.py",
+    "experiments/cli.py", "experiments/commands/*.py", "experiments/cli_options.py",
+    "experiments/cli_text.py", "experiments/cli_run.py",
     "experiments/config.py", "experiments/budgets.py", "experiments/discovery.py", "experiments/locks.py",
     "experiments/external.py", "experiments/cli_evaluate.py", "experiments/selftest/stamp.py",
     "evaluation/features/catalog.py", "evaluation/features/weights.py",

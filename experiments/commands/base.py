@@ -1,0 +1,76 @@
+"""What the commands share: their common options, and the dotted ones behind them.
+
+A command is one file beside this one: a docstring, whose first line is its line in the help, and
+``main(argv) -> int``, which returns the exit code. Parsing and refusing import no torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+from experiments import cli_options as options
+from experiments import cli_text as text
+from experiments.cli_options import Override, Parser, UsageError
+from experiments.config import Cell, EvaluationConfig
+from experiments.discovery import dataset_module
+
+PROG = "python run.py"
+BUDGET_HELP = "training budget by name or in FLOPs, e.g. 5e13 (default: small below 16 pixels, else medium)"
+
+
+def add_out(parser: Parser) -> None:
+    """--out."""
+    folder = options.output_folder
+    parser.add_argument("--out", default="runs", type=folder, metavar="DIR", help="default: runs")
+
+
+def add_seed(parser: Parser) -> None:
+    """--seed."""
+    parser.add_argument("--seed", default=0, type=options.seed, metavar="N", help="default: 0")
+
+
+def add_common(parser: Parser) -> None:
+    """What one cell and a grid have in common."""
+    parser.add_argument("--data", default="digits", type=options.dataset, metavar="D", help="default: digits")
+    parser.add_argument("--budget", type=options.flops, metavar="B", help=BUDGET_HELP)
+    add_out(parser)
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration, do nothing")
+
+
+def dotted(dataset: str, model: str | None = None) -> dict[str, Any]:
+    """The configurations behind the dotted options, with their defaults."""
+    data = dataset_module(dataset)
+    configs = {"data": data.Config(), "evaluation": EvaluationConfig()}
+    return {"model": options.model_preset(model, data.INFO), **configs} if model else configs
+
+
+def dotted_names(dataset: str, model: str | None = None) -> list[str]:
+    """The dotted options by name, for suggestions."""
+    configs = dotted(dataset, model).items()
+    return [name for prefix, config in configs for name in options.option_names(config, f"--{prefix}.")]
+
+
+def peek(args: Sequence[str], option: str, default: str | None) -> str | None:
+    """The value of an option before parsing, for suggestions only."""
+    values = [value for word, value in pairwise(args) if word == option]
+    return values[-1] if values else default
+
+
+def refuse_model_options(overrides: Sequence[Override], command: str) -> None:
+    """Raise ``UsageError`` for an option of one model in a command that takes none."""
+    override = next((o for o in overrides if o.option.startswith("--model.")), None)
+    if override:
+        raise UsageError(f"{override.option} belongs to one model; {command} takes --data.* and --evaluation.*")
+
+
+def execute(cells: list[Cell], args: argparse.Namespace) -> int:
+    """Run resolved cells, or print the plan if that is all that is asked."""
+    if args.dry_run:
+        print(text.plan(cells, args.out))
+        return 0
+    from experiments.cli_run import run_cells
+
+    return run_cells(cells, args.out)
