@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datamodules.base import DataNotFoundError
+from experiments.cell_files import finished_record, seal
 from experiments.cli_options import UsageError
 from experiments.config import EvaluationConfig
 from experiments.discovery import dataset_module, model_names
@@ -108,7 +109,6 @@ def _examined(entry: Entry, found: External, out: Path) -> Record | None:
         raise UsageError(f"--out {str(out)!r} cannot be created: {error.strerror}") from None
     from evaluation.runner import Reference
     from experiments.control_rows import CONTROL_SEED, ensure_controls
-    from experiments.engine import finished_record
     from experiments.locks import LockedError, cell_lock
     from experiments.seeds import axis_seed
 
@@ -159,7 +159,6 @@ def _examine(
     from evaluation.record import RECORD_FILE, Budget, Parameters, Record, Speed, write_atomic
     from evaluation.runner import Generated, examine_images
     from experiments.artifacts import save_samples
-    from experiments.engine import DONE_FILE
 
     wall, cpu = time.perf_counter(), time.process_time()
     generated = Generated(found.images, found.labels, quantiser=found.quantiser, resize=found.resize)
@@ -189,5 +188,5 @@ def _examine(
         ),
     )
     record.save(folder / RECORD_FILE)
-    write_atomic(folder / DONE_FILE, b"")
+    seal(folder)
     return record

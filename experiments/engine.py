@@ -8,7 +8,6 @@ all, the completion marker ``done``. Whatever is there and whole is not made aga
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,26 +16,16 @@ from rich.console import Console
 
 from datamodules.base import DataNotFoundError, ImageDataset
 from evaluation.provenance import git_state, provenance
-from evaluation.record import (
-    FAILURE_FILE,
-    RECORD_FILE,
-    Failure,
-    Record,
-    RecordError,
-    load_record,
-    write_atomic,
-    write_json,
-)
+from evaluation.record import FAILURE_FILE, RECORD_FILE, Record, write_json
 from evaluation.runner import Reference, examine
 from experiments.artifacts import count_parameters, merge_logs, save_pictures, save_samples, trained_model
+from experiments.cell_files import finished_record, save_failure, seal
 from experiments.config import Cell
 from experiments.control_rows import CONTROL_SEED, ensure_controls
 from experiments.discovery import dataset_module
 from experiments.locks import cell_lock
 from experiments.progress import Progress
 from experiments.seeds import axis_seed
-
-DONE_FILE = "done"
 
 
 class CellError(RuntimeError):
@@ -54,14 +43,9 @@ def _reference(name: str, data_config: Any, evaluation: Any) -> Reference:
     return Reference(_dataset(name, data_config)[0], evaluation, seed=axis_seed(CONTROL_SEED, "controls"))
 
 
-def finished_record(folder: Path) -> Record | None:
-    """The record of a finished cell, or None if the cell is not finished or its record is damaged."""
-    if not (folder / DONE_FILE).exists():
-        return None
-    try:
-        return load_record(folder / RECORD_FILE)
-    except RecordError:
-        return None
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, or its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def run_cell(cell: Cell, out: Path, *, console: Console) -> Record:
@@ -76,7 +60,7 @@ def run_cell(cell: Cell, out: Path, *, console: Console) -> Record:
     folder = cell.folder(out, data_hash)
     progress = Progress(console)
     with cell_lock(folder):
-        record = finished_record(folder)
+        record = finished_record(folder, progress.warn)
         if record is not None:
             console.print(f"{cell.model} on {cell.dataset}, seed {cell.seed}: finished before", highlight=False)
             return record
@@ -85,21 +69,9 @@ def run_cell(cell: Cell, out: Path, *, console: Console) -> Record:
         except DataNotFoundError:
             raise
         except Exception as error:
-            raise _failed(cell, folder, data_hash, error) from error
+            raise CellError(save_failure(cell, folder, first_line(error))) from error
         finally:
             progress.finish()
-
-
-def _failed(cell: Cell, folder: Path, data_hash: str, error: Exception) -> CellError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    message = f"{cell.model} on {cell.dataset}, seed {cell.seed}: {reason}"
-    date = datetime.now(UTC).isoformat(timespec="seconds")
-    failure = Failure(cell.model, cell.dataset, cell.seed, cell.config_hash(data_hash), message, date)
-    try:
-        failure.save(folder / FAILURE_FILE)
-    except OSError as unwritable:
-        message += f" (and {FAILURE_FILE} could not be written: {unwritable.strerror})"
-    return CellError(message)
 
 
 def _work(cell: Cell, folder: Path, out: Path, progress: Progress) -> Record:
@@ -145,5 +117,5 @@ def _work(cell: Cell, folder: Path, out: Path, progress: Progress) -> Record:
     )
     record.save(folder / RECORD_FILE)
     (folder / FAILURE_FILE).unlink(missing_ok=True)
-    write_atomic(folder / DONE_FILE, b"")
+    seal(folder)
     return record

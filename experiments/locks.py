@@ -23,6 +23,7 @@ from evaluation.record import write_json
 
 LOCK_FILE = ".lock"
 HOLDER_FILE = "lock.json"
+PATIENCE = 0.3  # seconds: whoever only looks whether a lock is held has it for an instant
 
 
 class LockedError(RuntimeError):
@@ -37,6 +38,17 @@ def _holder(folder: Path) -> str:
         return "another process"  # it took the lock a moment ago and has not signed yet
 
 
+def is_held(folder: Path) -> bool:
+    """Whether somebody works on a cell; nothing is created."""
+    if not (folder / LOCK_FILE).exists():
+        return False
+    try:
+        with FileLock(folder / LOCK_FILE, timeout=0):
+            return False
+    except (Timeout, OSError):  # held, or a folder that cannot be written to, in which nobody can be at work
+        return (folder / HOLDER_FILE).exists()
+
+
 @contextmanager
 def cell_lock(folder: Path) -> Iterator[None]:
     """Hold the lock of a cell's folder, which is created if it is not there.
@@ -45,7 +57,7 @@ def cell_lock(folder: Path) -> Iterator[None]:
         LockedError: Another living process (or another lock in this one) holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK_FILE, timeout=0)
+    lock = FileLock(folder / LOCK_FILE, timeout=PATIENCE, poll_interval=0.02)
     try:
         lock.acquire()
     except Timeout:

@@ -31,6 +31,7 @@ from evaluation.record import (
     load_failure,
     load_record,
 )
+from evaluation.seal import record_fault
 
 CONTROL_TITLES = {
     "real_train": "real train images (floor)",
@@ -112,6 +113,10 @@ def collect(out: Path) -> Collection:
     failed: list[FailedCell] = []
     unreadable: list[str] = []
     for path, control in _record_paths(out):
+        fault = None if control else record_fault(path.parent)
+        if fault:
+            unreadable.append(relative(fault, out))
+            continue
         try:
             runs.append(Run(load_record(path), path, control))
         except RecordError as error:

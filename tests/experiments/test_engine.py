@@ -19,10 +19,11 @@ from datamodules import digits
 from evaluation.config import EvaluationConfig
 from evaluation.controls import CONTROLS
 from evaluation.record import RECORD_FILE, Record, load_failure, load_record
+from experiments.cell_files import DONE_FILE, finished_record
 from experiments.checkpoints import checksum_path
 from experiments.config import Cell
 from experiments.discovery import model_names
-from experiments.engine import DONE_FILE, CellError, finished_record, run_cell
+from experiments.engine import CellError, run_cell
 from tests.models.tiny import tiny_config
 
 EXAM = EvaluationConfig(

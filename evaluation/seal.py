@@ -1,0 +1,112 @@
+"""The marker of a finished cell: written last, with the checksums of what it finished.
+
+A record is checked by its content, not by its bytes, and without its seed: that, like model, dataset
+and configuration, is told by the folder it lies in, and the two must agree, so that no record is
+counted for a cell that it does not belong to. Markers of older runs are empty and vouch for nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from evaluation.record import RECORD_FILE, write_json
+
+DONE_FILE = "done"
+SEALED = ("config.json", "samples.npz", "samples.png", "trajectory.png", "metrics.csv", "checkpoints/model.ckpt")
+
+
+@dataclass(frozen=True)
+class Seal:
+    """SHA-256 of the record's content and of the other files, by their names relative to the cell's folder."""
+
+    record: str
+    files: dict[str, str]
+
+
+class SealError(ValueError):
+    """A marker that cannot be read; the message is one sentence naming the file."""
+
+
+def record_digest(path: Path) -> str:
+    """SHA-256 of a record's content without its seed, whatever its white space; ``ValueError`` if it is no JSON."""
+    content = json.loads(path.read_bytes())
+    if isinstance(content, dict):
+        content.pop("seed", None)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seal(folder: Path) -> None:
+    """Write the marker over what a finished cell's folder holds."""
+    files = {name: file_digest(folder / name) for name in SEALED if (folder / name).exists()}
+    write_json(folder / DONE_FILE, asdict(Seal(record_digest(folder / RECORD_FILE), files)))
+
+
+def read_seal(folder: Path) -> Seal | None:
+    """The checksums of a finished cell; None if it has none, because it is not finished or older than they are.
+
+    Raises:
+        SealError: the marker is damaged.
+    """
+    path = folder / DONE_FILE
+    try:
+        content = path.read_bytes()
+        return _ADAPTER.validate_json(content) if content else None
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError):
+        raise SealError(f"the marker {path} is damaged") from None
+
+
+_ADAPTER = TypeAdapter(Seal)
+
+
+def record_fault(folder: Path) -> str | None:
+    """Why the record of a finished cell is not the one that was sealed, in one sentence; None if it is."""
+    path = folder / RECORD_FILE
+    try:
+        found = read_seal(folder)
+        if found is None:
+            return None
+        if record_digest(path) != found.record:
+            return f"{path} is damaged: its content is not what was sealed in {DONE_FILE}"
+        return _misplaced(path)
+    except SealError as error:
+        return str(error)
+    except (OSError, ValueError, RecursionError):
+        return f"{path} is damaged: it is not the record that was sealed in {DONE_FILE}"
+
+
+def _misplaced(path: Path) -> str | None:
+    content = json.loads(path.read_bytes())
+    told = [str(content.get(key)) for key in ("model", "dataset", "config_hash")] + [f"seed={content.get('seed')}"]
+    place = list(path.parent.parts[-4:])
+    return None if told == place else f"{path} belongs to another cell: it is the record of {'/'.join(told)}"
+
+
+def faults(folder: Path) -> list[str]:
+    """One sentence for every file of a finished cell that is missing or not as it was sealed."""
+    fault = record_fault(folder)
+    if fault:
+        return [fault]
+    found = read_seal(folder)
+    if found is None:
+        return []
+    return [sentence for name, digest in found.files.items() if (sentence := _fault(folder / name, digest))]
+
+
+def _fault(path: Path, digest: str) -> str | None:
+    try:
+        return None if file_digest(path) == digest else f"{path} is damaged: its checksum is not the sealed one"
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}"
