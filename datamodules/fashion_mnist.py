@@ -84,6 +84,11 @@ def locate(config: Config) -> str:
     return str(_find(config) or f"torchvision's download into {_download_root()}")
 
 
+def is_local(config: Config) -> bool:
+    """Whether ``load`` needs no download; ``DataNotFoundError`` if a given root lacks the files."""
+    return _find(config) is not None
+
+
 def _download(config: Config) -> Path:
     try:
         from torchvision.datasets import FashionMNIST

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.provenance import versions
+from evaluation.machine import versions
 from evaluation.record import Fingerprint, MetricValue
 
 # Packages whose version may change a number: the arithmetic, and what ships the pretrained networks.

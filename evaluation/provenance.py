@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 import subprocess
 from datetime import UTC, datetime
 from functools import lru_cache
-from importlib import metadata
 from pathlib import Path
 
 import torch
 
+from evaluation.machine import cpu_name, versions
 from evaluation.record import Provenance
 from evaluation.speed import peak_memory_mib
-
-PACKAGES = (
-    "torch", "torchvision", "pytorch-lightning", "numpy", "scipy", "scikit-learn", "torchmetrics", "torch-fidelity",
-)
 
 
 def _git(*arguments: str) -> str | None:
@@ -39,28 +34,6 @@ def git_state() -> tuple[str | None, str | None]:
     if commit is None:
         return None, None
     return commit.strip(), hashlib.sha256(diff.encode()).hexdigest() if diff else None
-
-
-def cpu_name() -> str:
-    """The processor's own name where the system tells it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that numbers depend on."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def provenance(

@@ -28,6 +28,7 @@ from experiments.discovery import dataset_module, dataset_names, model_names, pr
 
 DOTTED = ("--model.", "--data.", "--evaluation.")
 MAX_SEED = 2**32 - 1
+MAX_SECONDS = 1000 * 86400.0
 
 
 class UsageError(Exception):
@@ -127,6 +128,15 @@ def whole_number(low: int, high: int) -> typing.Callable[[str], int]:
 
 
 seed = whole_number(0, MAX_SEED)
+
+
+def seconds(text: str) -> float:
+    """A duration: a number followed by s, m or h (seconds without)."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    value = float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
+    if not 0 < value <= MAX_SECONDS:
+        raise argparse.ArgumentTypeError(f"must be a duration like 90s, 30m or 2h of at most 1000 days, not {text!r}")
+    return value
 
 
 def one_of(kind: str, allowed: list[str]) -> typing.Callable[[str], str]:

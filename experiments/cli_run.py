@@ -1,8 +1,7 @@
-"""Run resolved cells one after the other, then write the report and show the main numbers."""
+"""Run resolved cells, then write the report and show the main numbers."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,64 +9,71 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from datamodules.base import DataNotFoundError
 from evaluation.record import Record
-from experiments.cli_options import UsageError
+from experiments import freshness
+from experiments.cell_files import finished_record
 from experiments.config import Cell
 from experiments.discovery import dataset_module
+from experiments.grid import data_sha256, run_grid, say
+from experiments.jobs import GridOptions
 from experiments.locks import LockedError
 
 
-def _say(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
-
-
-def _prepare(cells: Sequence[Cell], out: Path) -> None:
-    """Refuse before anything is written: the data (read once, then cached), then the output folder."""
-    try:
-        for cell in cells:
-            dataset_module(cell.dataset).load(cell.data_config)
-    except DataNotFoundError as error:
-        raise UsageError(str(error)) from None
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--out {str(out)!r} cannot be created: {error.strerror}") from None
-
-
-def run_cells(cells: Sequence[Cell], out: Path) -> int:
-    """Run every cell, report over all that is in ``out``; 1 if a cell failed, else 0.
+def run_one(cell: Cell, out: Path) -> int:
+    """Run one cell in this process, report over all that is in ``out``; 1 if it failed, else 0.
 
     Raises:
         UsageError: The data is not there or the output folder cannot be made.
     """
-    _prepare(cells, out)
+    data_sha256([cell], out)
     from experiments.engine import CellError, run_cell
 
     console = Console()
-    records: list[Record] = []
-    for cell in cells:
-        try:
-            records.append(run_cell(cell, out, console=console))
-        except (CellError, LockedError) as error:
-            _say(str(error))
+    records = []
+    try:
+        records = [run_cell(cell, out, console=console)]
+    except (CellError, LockedError) as error:
+        say(str(error))
     written = write_page(out)
     if records:
         console.print(summary_table(records))
-    return 0 if written and len(records) == len(cells) else 1
+    return 0 if written and records else 1
 
 
-def write_page(out: Path) -> bool:
-    """Write the report and print where it is; False if there is nothing to report on."""
+def run_all(cells: Sequence[Cell], out: Path, options: GridOptions) -> int:
+    """Run a grid, report over all that is in ``out``; 1 if a cell failed, else 0.
+
+    Raises:
+        UsageError: The data is not there or the output folder cannot be made.
+    """
+    finished = run_grid(cells, out, options)
+    written = write_page(out, unless_current=True)
+    digest = data_sha256(cells, out)
+    records = [record for cell in cells if (record := finished_record(cell.folder(out, digest)))]
+    if records:
+        Console().print(summary_table(records))
+    return 0 if written and finished else 1
+
+
+def write_page(out: Path, *, unless_current: bool = False) -> bool:
+    """Write the report and print where it is; False if there is nothing to report on.
+
+    ``unless_current`` leaves a report as it is that was made by this code from the very files that are there.
+    """
     from experiments.selftest.stamp import stamp
-    from reports.page import ReportError, write_report
 
     stamp(out)
-    try:
-        page = write_report(out)
-    except ReportError as error:
-        _say(str(error))
-        return False
+    page = out / "report" / "index.html"
+    before = freshness.inputs_digest(out)
+    if not (unless_current and freshness.is_current(out, before)):
+        from reports.page import ReportError, write_report
+
+        try:
+            page = write_report(out)
+        except ReportError as error:
+            say(str(error))
+            return False
+        freshness.remember(out, before)
     print(f"report: {page}")
     return True
 

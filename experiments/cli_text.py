@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import make_dataclass
@@ -13,7 +12,6 @@ from typing import Any
 
 from evaluation.features.catalog import ExtractorError, available, card, shipped
 from experiments.budgets import BUDGETS
-from experiments.config import Cell
 from experiments.discovery import command_module, command_names, dataset_names, metric_names, model_names
 
 OTHER_METRICS = ("evaluation.memorization",)  # as evaluation.metrics.driver has it, which is slow to import
@@ -123,8 +121,3 @@ def print_dotted_options(prog: str, **configs: Any) -> None:
         )
     except SystemExit:
         return
-
-
-def plan(cells: Sequence[Cell], out: Path) -> str:
-    """The resolved cells as JSON, for ``--dry-run``."""
-    return json.dumps({"out": str(out), "cells": [{"seed": c.seed, **c.resolved()} for c in cells]}, indent=2)

@@ -45,6 +45,16 @@ def command_module(command: str) -> ModuleType:
     return importlib.import_module(f"experiments.commands.{command}{suffix}")
 
 
+def engine_names() -> list[str]:
+    """Ways to run a grid: one file each in ``experiments.engines``."""
+    return names_in("experiments.engines")
+
+
+def engine_module(engine: str) -> ModuleType:
+    """The file of an engine: ``run(jobs, options)`` and a docstring."""
+    return importlib.import_module(f"experiments.engines.{engine}")
+
+
 def preset_module(model: str) -> ModuleType:
     """The preset file of a model: ``Config``, ``preset(info) -> Config`` and a docstring."""
     return importlib.import_module(f"experiments.presets.{model}")

@@ -12,12 +12,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
+from threadpoolctl import threadpool_limits
 
 from datamodules.base import DataNotFoundError, ImageDataset
 from evaluation.provenance import git_state, provenance
 from evaluation.record import FAILURE_FILE, RECORD_FILE, Record, write_json
 from evaluation.runner import Reference, examine
+from experiments import calibration
 from experiments.artifacts import count_parameters, merge_logs, save_pictures, save_samples, trained_model
 from experiments.cell_files import finished_record, save_failure, seal
 from experiments.config import Cell
@@ -46,6 +49,12 @@ def _reference(name: str, data_config: Any, evaluation: Any) -> Reference:
 def first_line(error: Exception) -> str:
     """The first line of what an error says, or its type where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def limit_threads(threads: int) -> None:
+    """Let torch and every other library of this process use so many CPU threads."""
+    torch.set_num_threads(threads)
+    threadpool_limits(threads)
 
 
 def run_cell(cell: Cell, out: Path, *, console: Console) -> Record:
@@ -117,5 +126,6 @@ def _work(cell: Cell, folder: Path, out: Path, progress: Progress) -> Record:
     )
     record.save(folder / RECORD_FILE)
     (folder / FAILURE_FILE).unlink(missing_ok=True)
+    calibration.note(record, folder)
     seal(folder)
     return record

@@ -30,7 +30,8 @@ class LockedError(RuntimeError):
     """Another process works on this cell; the message is one sentence that names it."""
 
 
-def _holder(folder: Path) -> str:
+def holder(folder: Path) -> str:
+    """Who holds a cell's lock, for a message."""
     try:
         held = json.loads((folder / HOLDER_FILE).read_text())
         return f"process {held['pid']} on {held['host']} since {held['since']}"
@@ -61,7 +62,7 @@ def cell_lock(folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise LockedError(f"{folder} is being worked on by {_holder(folder)}") from None
+        raise LockedError(f"{folder} is being worked on by {holder(folder)}") from None
     try:
         since = datetime.now(UTC).isoformat(timespec="seconds")
         write_json(folder / HOLDER_FILE, {"pid": os.getpid(), "host": socket.gethostname(), "since": since})

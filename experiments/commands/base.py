@@ -6,15 +6,13 @@ A command is one file beside this one: a docstring, whose first line is its line
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 from experiments import cli_options as options
-from experiments import cli_text as text
 from experiments.cli_options import Override, Parser, UsageError
-from experiments.config import Cell, EvaluationConfig
+from experiments.config import EvaluationConfig
 from experiments.discovery import dataset_module
 
 PROG = "python run.py"
@@ -37,7 +35,7 @@ def add_common(parser: Parser) -> None:
     parser.add_argument("--data", default="digits", type=options.dataset, metavar="D", help="default: digits")
     parser.add_argument("--budget", type=options.flops, metavar="B", help=BUDGET_HELP)
     add_out(parser)
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration, do nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print cells, FLOPs, time and disk; do nothing")
 
 
 def dotted(dataset: str, model: str | None = None) -> dict[str, Any]:
@@ -64,13 +62,3 @@ def refuse_model_options(overrides: Sequence[Override], command: str) -> None:
     override = next((o for o in overrides if o.option.startswith("--model.")), None)
     if override:
         raise UsageError(f"{override.option} belongs to one model; {command} takes --data.* and --evaluation.*")
-
-
-def execute(cells: list[Cell], args: argparse.Namespace) -> int:
-    """Run resolved cells, or print the plan if that is all that is asked."""
-    if args.dry_run:
-        print(text.plan(cells, args.out))
-        return 0
-    from experiments.cli_run import run_cells
-
-    return run_cells(cells, args.out)

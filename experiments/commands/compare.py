@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from typing import Any
 
 from experiments import cli_options as options
 from experiments import cli_text as text
 from experiments.cli_options import Parser, UsageError
-from experiments.commands.base import PROG, add_common, dotted, dotted_names, execute, refuse_model_options
+from experiments.commands.base import PROG, add_common, dotted, dotted_names, refuse_model_options
+from experiments.discovery import engine_names
+from experiments.jobs import GridOptions, default_threads
 
 USAGE = "compare --models M ..."
 
@@ -21,7 +24,32 @@ def compare_parser() -> Parser:
     parser.add_argument("--models", nargs="+", type=options.model, metavar="M", help="required")
     parser.add_argument("--seeds", nargs="+", default=[0], type=options.seed, metavar="N", help="default: 0")
     add_common(parser)
+    _add_engine(parser)
     return parser
+
+
+def _add_engine(parser: Parser) -> None:
+    """Where and how the cells run."""
+    group = parser.add_argument_group("engine")
+    names = engine_names()
+    whole = options.whole_number
+    group.add_argument("--engine", default="local", type=options.one_of("engine", names), metavar="E",
+                       help=f"{', '.join(names)} (default: local)")
+    group.add_argument("--num-cpus", type=whole(1, 4096), metavar="N",
+                       help="CPU threads per cell (default: what torch takes, the cores of this machine)")
+    group.add_argument("--num-gpus", default=0, type=whole(0, 64), metavar="N", help="GPUs per cell (default: 0)")
+    group.add_argument("--retries", default=2, type=whole(0, 100), metavar="N",
+                       help="new attempts at a cell whose process or machine died (default: 2)")
+    group.add_argument("--address", metavar="A", help="of a Ray cluster, or auto (default: Ray starts its own)")
+    group.add_argument("--max-time", type=options.seconds, metavar="T",
+                       help="begin no cell after this time, e.g. 90s, 30m or 2h")
+
+
+def _grid_options(args: argparse.Namespace) -> GridOptions:
+    if args.address is not None and args.engine != "ray":
+        raise UsageError(f"--address belongs to --engine ray, not to {args.engine}")
+    return GridOptions(args.engine, args.num_cpus or default_threads(), args.num_gpus, args.retries, args.address,
+                       args.max_time)
 
 
 def _refuse_repeats(option: str, values: Sequence[Any]) -> None:
@@ -49,4 +77,12 @@ def main(argv: Sequence[str]) -> int:
         for seed in args.seeds
         for model in args.models
     ]
-    return execute(cells, args)
+    grid = _grid_options(args)
+    if args.dry_run:
+        from experiments.plan import print_plan
+
+        print_plan(cells, args.out, grid.num_cpus)
+        return 0
+    from experiments.cli_run import run_all
+
+    return run_all(cells, args.out, grid)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from experiments import cli_options as options
 from experiments import cli_text as text
 from experiments.cli_options import Parser, UsageError
-from experiments.commands.base import PROG, add_common, add_seed, dotted, dotted_names, execute, peek
+from experiments.commands.base import PROG, add_common, add_seed, dotted, dotted_names, peek
+from experiments.jobs import default_threads
 
 USAGE = "--model M [...]"
 
@@ -36,7 +37,15 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if args.model is None:
         raise UsageError(f"--model is required; allowed: {', '.join(options.model_names())}")
-    return execute([options.resolve_cell(args.model, args.data, args.budget, args.seed, overrides)], args)
+    cell = options.resolve_cell(args.model, args.data, args.budget, args.seed, overrides)
+    if args.dry_run:
+        from experiments.plan import print_plan
+
+        print_plan([cell], args.out, default_threads())
+        return 0
+    from experiments.cli_run import run_one
+
+    return run_one(cell, args.out)
 
 
 def _suggestions(plain: Sequence[str]) -> list[str]:

@@ -138,7 +138,8 @@ def _shown(value: Shown) -> str:
 
 def result(outcomes: Sequence[Outcome], seconds: float) -> dict[str, Any]:
     """The content of ``selftest.json``."""
-    from evaluation.provenance import git_state, versions
+    from evaluation.machine import versions
+    from evaluation.provenance import git_state
 
     return {
         "version": VERSION,

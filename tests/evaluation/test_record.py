@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.provenance import git_state, provenance, versions
+from evaluation.machine import versions
+from evaluation.provenance import git_state, provenance
 from evaluation.record import (
     SCHEMA_VERSION,
     Budget,

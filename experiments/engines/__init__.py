@@ -1,0 +1,6 @@
+"""Ways to run the cells of a grid: one file each, found by name.
+
+An engine is a docstring, whose first line is its line in the help, and ``run(jobs, options) ->
+Iterator[tuple[Job, Outcome]]``, which lets ``experiments.jobs.perform`` do every job somewhere and
+yields each with its outcome as it ends. Engines import no torch when they are imported.
+"""
