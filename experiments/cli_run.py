@@ -18,6 +18,8 @@ from experiments.grid import data_sha256, run_grid, say
 from experiments.jobs import GridOptions
 from experiments.locks import LockedError
 
+MAX_ROWS = 30  # of the table on the terminal
+
 
 def run_one(cell: Cell, out: Path) -> int:
     """Run one cell in this process, report over all that is in ``out``; 1 if it failed, else 0.
@@ -49,9 +51,12 @@ def run_all(cells: Sequence[Cell], out: Path, options: GridOptions) -> int:
     finished = run_grid(cells, out, options)
     written = write_page(out, unless_current=True)
     digest = data_sha256(cells, out)
-    records = [record for cell in cells if (record := finished_record(cell.folder(out, digest)))]
+    shown = (finished_record(cell.folder(out, digest)) for cell in cells[:MAX_ROWS])
+    records = [record for record in shown if record]
     if records:
         Console().print(summary_table(records))
+    if len(cells) > MAX_ROWS:
+        print(f"the first {MAX_ROWS} of {len(cells)} cells; the report has them all")
     return 0 if written and finished else 1
 
 

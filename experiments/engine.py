@@ -8,6 +8,8 @@ all, the completion marker ``done``. Whatever is there and whole is not made aga
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -47,8 +49,13 @@ def _reference(name: str, data_config: Any, evaluation: Any) -> Reference:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what an error says, or its type where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """What an error says in one line, in words for the two that say it in riddles: no memory and no disk."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in line:
+        return f"out of memory ({line}); a smaller batch size or network needs less"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
+    return line
 
 
 def limit_threads(threads: int) -> None:
@@ -67,8 +74,8 @@ def run_cell(cell: Cell, out: Path, *, console: Console) -> Record:
     """
     _, data_hash = _dataset(cell.dataset, cell.data_config)
     folder = cell.folder(out, data_hash)
-    progress = Progress(console)
-    with cell_lock(folder):
+    progress = Progress(console, folder)
+    with _locked(cell, folder):
         record = finished_record(folder, progress.warn)
         if record is not None:
             console.print(f"{cell.model} on {cell.dataset}, seed {cell.seed}: finished before", highlight=False)
@@ -80,7 +87,17 @@ def run_cell(cell: Cell, out: Path, *, console: Console) -> Record:
         except Exception as error:
             raise CellError(save_failure(cell, folder, first_line(error))) from error
         finally:
-            progress.finish()
+            progress.close()
+
+
+@contextmanager
+def _locked(cell: Cell, folder: Path) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(cell_lock(folder))
+        except OSError as error:  # a folder that cannot be made or written to
+            raise CellError(f"{cell.model} on {cell.dataset}, seed {cell.seed}: {first_line(error)}") from error
+        yield
 
 
 def _work(cell: Cell, folder: Path, out: Path, progress: Progress) -> Record:
@@ -126,6 +143,7 @@ def _work(cell: Cell, folder: Path, out: Path, progress: Progress) -> Record:
     )
     record.save(folder / RECORD_FILE)
     (folder / FAILURE_FILE).unlink(missing_ok=True)
+    progress.close()
     calibration.note(record, folder)
     seal(folder)
     return record

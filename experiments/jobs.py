@@ -134,15 +134,21 @@ def perform(job: Job, console: Console | None = None) -> Outcome:
     failed_elsewhere = failure_message(Path(job.folder), job.since)
     if failed_elsewhere:
         return Outcome(Status.FAILED, failed_elsewhere)
-    from experiments.engine import CellError, first_line, limit_threads, run_cell
+    try:
+        return _perform(job, console or Console())
+    except Exception as error:  # a library that cannot be loaded, a cell that cannot be made
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return Outcome(Status.FAILED, f"{job.name}: {line}")
+
+
+def _perform(job: Job, console: Console) -> Outcome:
+    from experiments.engine import CellError, limit_threads, run_cell
 
     limit_threads(job.threads)
     try:
-        run_cell(restore_cell(job.cell), Path(job.out), console=console or Console())
+        run_cell(restore_cell(job.cell), Path(job.out), console=console)
     except LockedError as error:
         return Outcome(Status.LOCKED, str(error))
     except (CellError, DataNotFoundError) as error:
         return Outcome(Status.FAILED, str(error))
-    except Exception as error:
-        return Outcome(Status.FAILED, f"{job.name}: {first_line(error)}")
     return Outcome(Status.DONE)

@@ -33,7 +33,7 @@ LIGHT = (
     "experiments/cli.py", "experiments/commands/*.py", "experiments/cli_options.py",
     "experiments/cli_text.py", "experiments/cli_run.py",
     "experiments/config.py", "experiments/budgets.py", "experiments/discovery.py", "experiments/locks.py",
-    "experiments/grid.py", "experiments/jobs.py", "experiments/engines/*.py", "experiments/plan.py",
+    "experiments/grid.py", "experiments/jobs.py", "experiments/engines/*.py", "experiments/plan.py", "experiments/status.py",
     "experiments/calibration.py", "experiments/freshness.py", "evaluation/machine.py",
     "experiments/external.py", "experiments/cli_evaluate.py", "experiments/selftest/stamp.py",
     "evaluation/features/catalog.py", "evaluation/features/weights.py",

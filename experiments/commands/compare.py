@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from experiments import cli_options as options
@@ -72,11 +73,8 @@ def main(argv: Sequence[str]) -> int:
     _refuse_repeats("--models", args.models)
     _refuse_repeats("--seeds", args.seeds)
     refuse_model_options(overrides, "compare")
-    cells = [
-        options.resolve_cell(model, args.data, args.budget, seed, overrides)
-        for seed in args.seeds
-        for model in args.models
-    ]
+    first = [options.resolve_cell(model, args.data, args.budget, args.seeds[0], overrides) for model in args.models]
+    cells = [replace(cell, seed=seed) for seed in args.seeds for cell in first]
     grid = _grid_options(args)
     if args.dry_run:
         from experiments.plan import print_plan
