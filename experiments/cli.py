@@ -19,7 +19,6 @@ from experiments.cli_options import UsageError
 from experiments.commands.run import main as run_one_cell
 from experiments.discovery import command_module, command_names, unknown
 
-
 INTERRUPTED, TERMINATED = 130, 143
 RESUME = "interrupted; run the same command again to resume"
 
