@@ -7,13 +7,14 @@ written once, atomically, and never edited. This module imports neither torch no
 from __future__ import annotations
 
 import functools
-import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+
+from evaluation.atomic import write_atomic as write_atomic  # where all look for it
+from evaluation.atomic import write_json as write_json
 
 SCHEMA_VERSION = 2
 RECORD_FILE = "record.json"
@@ -260,22 +261,6 @@ class Failure:
     def save(self, path: Path) -> None:
         """Write atomically as JSON."""
         write_json(path, asdict(self))
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write ``data`` so that ``path`` holds either its old content or all of the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically; NaN and infinity raise ``ValueError`` (they are not JSON)."""
-    write_atomic(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
 @functools.cache

@@ -1,8 +1,8 @@
 """Runs one cell from start to record, going on where a former run stopped.
 
-A cell's folder fills in this order: ``config.json``, ``checkpoints/``, ``training.json`` and
-``checkpoints/model.ckpt``, ``samples.npz``, pictures, ``metrics.csv``, ``record.json`` and, last of
-all, the completion marker ``done``. Whatever is there and whole is not made again.
+A cell's folder fills in this order: ``config.json``, ``checkpoints/``, ``metrics.csv``,
+``checkpoints/model.ckpt`` and ``training.json``, ``samples.npz``, pictures, ``record.json`` and, last
+of all, the completion marker ``done``. Whatever is there and whole is not made again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from evaluation.provenance import git_state, provenance
 from evaluation.record import FAILURE_FILE, RECORD_FILE, Record, write_json
 from evaluation.runner import Reference, examine
 from experiments import calibration
-from experiments.artifacts import count_parameters, merge_logs, save_pictures, save_samples, trained_model
+from experiments.artifacts import count_parameters, save_pictures, save_samples, trained_model
 from experiments.cell_files import finished_record, save_failure, seal
 from experiments.config import Cell
 from experiments.control_rows import CONTROL_SEED, ensure_controls
@@ -116,7 +116,6 @@ def _work(cell: Cell, folder: Path, out: Path, progress: Progress) -> Record:
     progress.finish()
     save_samples(folder / "samples.npz", found.generated)
     save_pictures(folder, model, found.generated, seeds["samples"])
-    merge_logs(folder)
     evaluation_seconds = time.perf_counter() - wall - spent
     record = Record(
         model=cell.model,
