@@ -18,7 +18,8 @@ from evaluation import pictures
 from evaluation.record import Budget, Parameters, StageBudget, write_atomic, write_json
 from evaluation.runner import Generated
 from experiments.checkpoints import checksum_path, is_intact, save_checked
-from experiments.config import Cell
+from experiments.config import Cell, TrainerConfig
+from experiments.distributed import on_main
 from experiments.progress import Progress
 from experiments.training import StageResult, train
 from models.base import GenerativeModel
@@ -45,18 +46,32 @@ def builder(cell: Cell, dataset: ImageDataset) -> Callable[[], GenerativeModel]:
 
 
 def trained_model(
-    cell: Cell, dataset: ImageDataset, folder: Path, progress: Progress
+    cell: Cell, dataset: ImageDataset, folder: Path, progress: Progress, trainer: TrainerConfig
 ) -> tuple[GenerativeModel, Training]:
     """The cell's trained generator: read if it is there and whole, otherwise trained and saved."""
     path = folder / "checkpoints" / MODEL_FILE
-    if path.exists() and (folder / TRAINING_FILE).exists():
-        if is_intact(path):
-            return models.load(path, device=_device()), _read_training(folder)
-        progress.warn(f"checkpoint {path} is damaged (its checksum does not match); it is made again")
+    if on_main(lambda: _is_trained(path, folder, progress)):
+        return models.load(path, device=_device()), _read_training(folder)
     model, results = train(
         builder(cell, dataset), torch.from_numpy(dataset.train.images), torch.from_numpy(dataset.train.labels),
-        folder, budget=cell.budget, seed=cell.seed, progress=progress,
+        folder, budget=cell.budget, seed=cell.seed, progress=progress, trainer=trainer,
     )
+    on_main(lambda: _save_training(cell, model, results, folder, path))
+    return model.to(_device()).eval(), _read_training(folder)
+
+
+def _is_trained(path: Path, folder: Path, progress: Progress) -> bool:
+    if not (path.exists() and (folder / TRAINING_FILE).exists()):
+        return False
+    if not is_intact(path):
+        progress.warn(f"checkpoint {path} is damaged (its checksum does not match); it is made again")
+        return False
+    return True
+
+
+def _save_training(
+    cell: Cell, model: GenerativeModel, results: list[StageResult], folder: Path, path: Path
+) -> None:
     write_json(folder / TRAINING_FILE, [asdict(stage) for stage in _stage_budgets(results)]
                + [{"steps": sum(r.plan.steps for r in results)}])
     save_checked(
@@ -64,7 +79,6 @@ def trained_model(
          "state_dict": model.state_dict()},
         path,
     )
-    return model.to(_device()).eval(), _read_training(folder)
 
 
 def _device() -> str:

@@ -14,7 +14,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,19 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 
 from datamodules.module import StepDataModule, stream_indices
+from evaluation.sharing import in_turns
 from experiments.checkpoints import AtomicCheckpointIO, newest_intact
+from experiments.config import TrainerConfig
+from experiments.distributed import on_main, trainer_options
 from experiments.progress import Progress
 from experiments.seeds import axis_seed
-from models.base import GenerativeModel, Stage
+from models.base import GenerativeModel, Stage, alone, processes
 from models.flops import FlopCounter
 
 CHUNKS = 20  # checkpoints per stage
 LOG_LINES = 200  # rows of the training log per stage
 PRECOMPUTE_BATCH = 500
+ALONE = TrainerConfig()
 
 QUIET: dict[str, Any] = {
     "accelerator": "auto", "devices": 1, "enable_progress_bar": False, "enable_model_summary": False,
@@ -111,6 +115,22 @@ def plan_stage(stage: Stage, columns: dict[str, Tensor], budget: float) -> Stage
     return StagePlan(stage.name, n, steps, step_flops, per_image, images)
 
 
+def shared_plans(
+    build: Callable[[], GenerativeModel], columns: dict[str, Tensor], budget: float, trainer: TrainerConfig
+) -> list[StagePlan]:
+    """The plans of all stages, made by one process for all: they are those of whole batches."""
+
+    def plan() -> list[dict[str, Any]]:
+        stages = build().stages()
+        reasons = (trainer.refusal(stage.batch_size) for stage in stages)
+        if reason := next(filter(None, reasons), None):
+            raise TrainingError(reason)
+        with alone():
+            return [asdict(plan_stage(stage, columns, budget)) for stage in stages]
+
+    return [StagePlan(**found) for found in on_main(plan)]
+
+
 class StageLoop(Callback):
     """What happens around every step: seed, schedules, moving average, log, progress, time."""
 
@@ -164,17 +184,19 @@ def precompute(stage: Stage, columns: dict[str, Tensor], plan: StagePlan, seed: 
     images = columns["image"]
     seen = stream_indices(len(images), 0, plan.steps * plan.batch_size, seed)[: plan.precompute_images]
     extra: dict[str, Tensor] = {}
+    batches = torch.from_numpy(seen).split(PRECOMPUTE_BATCH)
     with torch.no_grad():
-        for rows in torch.from_numpy(seen).split(PRECOMPUTE_BATCH):
-            for name, values in stage.precompute(images[rows]).items():
-                column = extra.setdefault(name, values.new_zeros(len(images), *values.shape[1:]))
-                column[rows] = values
+        made = in_turns(batches, lambda rows: stage.precompute(images[rows]), for_all=True)
+    for rows, found in zip(batches, made, strict=True):
+        for name, values in found.items():
+            column = extra.setdefault(name, values.new_zeros(len(images), *values.shape[1:]))
+            column[rows] = values
     return columns | extra
 
 
 def train_stage(
     stage: Stage, columns: dict[str, Tensor], plan: StagePlan, folder: Path, *, position: int, seed: int,
-    progress: Progress,
+    progress: Progress, trainer_config: TrainerConfig = ALONE,
 ) -> StageResult:
     """Train (or go on training) one stage; its averaged weights are in place afterwards."""
     chunk = math.ceil(plan.steps / CHUNKS)
@@ -190,15 +212,17 @@ def train_stage(
     trainer = pl.Trainer(
         max_epochs=math.ceil(plan.steps / chunk), callbacks=[loop, saver], plugins=[AtomicCheckpointIO()],
         logger=[CSVLogger(logs, name="csv"), TensorBoardLogger(logs, name="tensorboard")],
-        log_every_n_steps=loop.log_every, reload_dataloaders_every_n_epochs=1, default_root_dir=folder, **QUIET,
+        log_every_n_steps=loop.log_every, reload_dataloaders_every_n_epochs=1, default_root_dir=folder,
+        **QUIET | trainer_options(trainer_config),
     )
     progress.start(plan.name, plan.steps, plan.batch_size)
     data = StepDataModule(
         precompute(stage, columns, plan, order_seed), batch_size=plan.batch_size, steps=plan.steps, chunk=chunk,
-        seed=order_seed,
+        seed=order_seed, share=processes(),
     )
+    newest = on_main(lambda: str(newest_intact(where, progress.warn) or ""))
     try:
-        trainer.fit(stage, datamodule=data, ckpt_path=newest_intact(where, progress.warn), weights_only=True)
+        trainer.fit(stage, datamodule=data, ckpt_path=newest or None, weights_only=True)
     except SystemExit:  # Lightning answers Ctrl-C with an exit of its own
         raise KeyboardInterrupt from None
     stage.finish()
@@ -208,7 +232,7 @@ def train_stage(
 
 def train(
     build: Callable[[], GenerativeModel], images: Tensor, labels: Tensor, folder: Path, *, budget: float, seed: int,
-    progress: Progress,
+    progress: Progress, trainer: TrainerConfig = ALONE,
 ) -> tuple[GenerativeModel, list[StageResult]]:
     """Train all stages of a model within ``budget`` FLOPs, going on where a former run stopped.
 
@@ -219,17 +243,19 @@ def train(
         budget: Training FLOPs over all stages.
         seed: The cell's seed.
         progress: Where progress is shown.
+        trainer: By how many processes, which have met (``experiments.distributed.joined``).
 
     Raises:
-        TrainingError: if a loss is not finite or the data is too small.
+        TrainingError: if a loss is not finite, the data is too small or a batch cannot be shared.
     """
     quiet_lightning()
     columns = {"image": images, "label": labels}
-    plans = [plan_stage(stage, columns, budget) for stage in build().stages()]
+    plans = shared_plans(build, columns, budget, trainer)
     torch.manual_seed(axis_seed(seed, "initialisation"))
     model = build()
     results = [
-        train_stage(stage, columns, plan, folder, position=i, seed=seed, progress=progress)
+        train_stage(stage, columns, plan, folder, position=i, seed=seed, progress=progress,
+                    trainer_config=trainer)
         for i, (stage, plan) in enumerate(zip(model.stages(), plans, strict=True))
     ]
     return model.eval(), results
