@@ -97,7 +97,7 @@ def _meet(trainer: TrainerConfig) -> None:
         group = dist.new_group(backend="nccl" if cuda else "gloo", timeout=STEP_PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise LostError(f"process {number} of {size} did not find the others: {error}".splitlines()[0]) from error
-    assert group is not None, "every process is in the group of all"
+    assert isinstance(group, dist.ProcessGroup), "every process is in the group of all"
     _meeting = store, group
 
 

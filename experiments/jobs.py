@@ -87,7 +87,7 @@ class GridOptions:
     retries: int = 2
     address: str | None = None
     max_seconds: float | None = None
-    trainer: TrainerConfig = TrainerConfig()
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
 
 def default_threads() -> int:

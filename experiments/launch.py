@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,19 @@ def settled(trainer: TrainerConfig, cell: Cell) -> TrainerConfig:
     reason = trainer.refusal(getattr(cell.model_config, "batch_size", 0))
     if reason:
         raise UsageError(reason)
+    return trainer
+
+
+def shared(trainer: TrainerConfig, cells: Sequence[Cell]) -> TrainerConfig:
+    """The same for a grid, each of whose cells gets processes of its own.
+
+    Raises:
+        UsageError: this process was itself started by torchrun, or a cell cannot be trained so.
+    """
+    if torchrun_processes() > 1:
+        raise UsageError("compare starts the processes of every cell itself: run it without torchrun")
+    for cell in cells:
+        settled(trainer, cell)
     return trainer
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from experiments import cli_options as options
@@ -12,6 +13,7 @@ from experiments.cli_options import Parser, UsageError
 from experiments.commands.base import PROG, add_common, dotted, dotted_names, refuse_model_options
 from experiments.discovery import engine_names
 from experiments.jobs import GridOptions, default_threads
+from experiments.launch import shared
 
 USAGE = "compare --models M ..."
 
@@ -77,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
         for seed in args.seeds
         for model in args.models
     ]
-    grid = _grid_options(args)
+    grid = replace(_grid_options(args), trainer=shared(options.trainer_config(overrides), cells))
     if args.dry_run:
         from experiments.plan import print_plan
 
