@@ -179,7 +179,8 @@ class GlobalBatch(DDPStrategy):
         total = tensor.detach().double().clone()
         with talking():
             dist.all_reduce(total, group=_meeting[1])
-        return (total if str(reduce_op).lower() == "sum" else total / processes()[1]).to(tensor.dtype)
+        summed = str(reduce_op).rpartition(".")[2].lower() == "sum"  # a word or torch's enumeration
+        return (total if summed else total / processes()[1]).to(tensor.dtype)
 
     def broadcast(self, obj: Any, src: int = 0) -> Any:
         return tell(obj, src)

@@ -75,7 +75,7 @@ def run_cell(cell: Cell, out: Path, *, console: Console, trainer: TrainerConfig 
         DataNotFoundError: the data is not there.
     """
     with joined(trainer):
-        dataset, data_hash = _dataset(cell.dataset, cell.data_config)
+        _, data_hash = _dataset(cell.dataset, cell.data_config)
         folder = cell.folder(out, data_hash)
         progress = Progress(console if is_main() else Console(quiet=True))
         with _lock(folder):
