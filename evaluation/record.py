@@ -198,7 +198,11 @@ class Speed:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a record comes from. Hashes are SHA-256 hex digests."""
+    """Where a record comes from. Hashes are SHA-256 hex digests.
+
+    ``threads``, ``peak_memory_mib`` and ``hostname`` are those of the first of the ``processes`` that worked
+    on it together, ``cpu_seconds`` of all; ``strategy`` is how they shared the training, None for one process.
+    """
 
     git_commit: str | None
     dirty_diff_hash: str | None
@@ -216,6 +220,9 @@ class Provenance:
     cpu_seconds: float
     peak_memory_mib: float
     date: str
+    processes: int = 1
+    strategy: str | None = None
+    hostname: str | None = None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from evaluation.record import Budget, Parameters, StageBudget, write_atomic, wri
 from evaluation.runner import Generated
 from evaluation.seal import file_digest
 from experiments.checkpoints import is_intact, save_checked
-from experiments.config import Cell
+from experiments.config import Cell, TrainerConfig
+from experiments.distributed import on_main
 from experiments.progress import Progress
 from experiments.seeds import axis_seed
 from experiments.stage_log import LOG_FILE, write_log
@@ -70,16 +71,18 @@ def builder(cell: Cell, dataset: ImageDataset) -> Callable[[], GenerativeModel]:
 
 
 def trained_model(
-    cell: Cell, dataset: ImageDataset, folder: Path, progress: Progress
+    cell: Cell, dataset: ImageDataset, folder: Path, progress: Progress, trainer: TrainerConfig
 ) -> tuple[GenerativeModel, Training]:
     """The cell's trained generator: read if it is there and whole, otherwise trained, saved and read."""
-    training = read_training(folder, progress.warn)
-    if training is None:
+    if not on_main(lambda: read_training(folder, progress.warn) is not None):
         model, results = train(
             builder(cell, dataset), torch.from_numpy(dataset.train.images), torch.from_numpy(dataset.train.labels),
-            folder, budget=cell.budget, seed=cell.seed, progress=progress,
+            folder, budget=cell.budget, seed=cell.seed, progress=progress, trainer=trainer,
         )
-        training = save_training(cell, model, results, folder)
+        on_main(lambda: bool(save_training(cell, model, results, folder)))
+    training = read_training(folder, progress.warn)
+    if training is None:
+        raise Damaged(f"{folder / TRAINING_FILE} was damaged while it was written")
     seed_libraries(axis_seed(cell.seed, "after training"))  # however the generator came about
     return models.load(folder / "checkpoints" / MODEL_FILE, device=_device()), training
 

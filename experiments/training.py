@@ -28,17 +28,21 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from datamodules.module import StepDataModule, stream_indices
+from evaluation.sharing import in_turns
 from experiments.checkpoints import AtomicCheckpointIO, KeepCheckpoints, newest_fitting, weights_digest
+from experiments.config import TrainerConfig
+from experiments.distributed import on_main, trainer_options
 from experiments.progress import Progress
 from experiments.seeds import axis_seed
 from experiments.stage_log import Rows, StageLog
-from models.base import GenerativeModel, Stage
+from models.base import GenerativeModel, Stage, alone, processes
 from models.flops import FlopCounter
 
 CHUNKS = 20  # checkpoints per stage
 LOG_LINES = 200  # rows of the training log per stage
 PRECOMPUTE_BATCH = 500
 TERMINATED = 143  # the exit code of a process that was asked to end
+ALONE = TrainerConfig()
 
 QUIET: dict[str, Any] = {
     "accelerator": "auto", "devices": 1, "enable_progress_bar": False, "enable_model_summary": False,
@@ -117,6 +121,22 @@ def plan_stage(stage: Stage, columns: dict[str, Tensor], budget: float) -> Stage
     return StagePlan(stage.name, n, steps, step_flops, per_image, images)
 
 
+def shared_plans(
+    build: Callable[[], GenerativeModel], columns: dict[str, Tensor], budget: float, trainer: TrainerConfig
+) -> list[StagePlan]:
+    """The plans of all stages, made by one process for all: they are those of whole batches."""
+
+    def plan() -> list[dict[str, Any]]:
+        stages = build().stages()
+        reasons = (trainer.refusal(stage.batch_size) for stage in stages)
+        if reason := next(filter(None, reasons), None):
+            raise TrainingError(reason)
+        with alone():
+            return [asdict(plan_stage(stage, columns, budget)) for stage in stages]
+
+    return [StagePlan(**found) for found in on_main(plan)]
+
+
 class StageLoop(Callback):
     """What happens around every step: seed, schedules, moving average, log, progress, time."""
 
@@ -178,17 +198,19 @@ def precompute(stage: Stage, columns: dict[str, Tensor], plan: StagePlan, seed: 
     images = columns["image"]
     seen = stream_indices(len(images), 0, plan.steps * plan.batch_size, seed)[: plan.precompute_images]
     extra: dict[str, Tensor] = {}
+    batches = torch.from_numpy(seen).split(PRECOMPUTE_BATCH)
     with torch.no_grad():
-        for rows in torch.from_numpy(seen).split(PRECOMPUTE_BATCH):
-            for name, values in stage.precompute(images[rows]).items():
-                column = extra.setdefault(name, values.new_zeros(len(images), *values.shape[1:]))
-                column[rows] = values
+        made = in_turns(batches, lambda rows: stage.precompute(images[rows]), for_all=True)
+    for rows, found in zip(batches, made, strict=True):
+        for name, values in found.items():
+            column = extra.setdefault(name, values.new_zeros(len(images), *values.shape[1:]))
+            column[rows] = values
     return columns | extra
 
 
 def train_stage(
     stage: Stage, columns: dict[str, Tensor], plan: StagePlan, folder: Path, *, position: int, seed: int,
-    progress: Progress, start: str = "",
+    progress: Progress, start: str = "", trainer_config: TrainerConfig = ALONE,
 ) -> StageResult:
     """Train (or go on training) one stage; its averaged weights are in place afterwards.
 
@@ -198,23 +220,24 @@ def train_stage(
     order_seed = axis_seed(seed, "data order")
     where = folder / "checkpoints" / f"{position}-{stage.name}"
     belongs_to = asdict(plan) | {"seed": seed, "start": start}
-    newest = newest_fitting(where, belongs_to, progress.warn)
+    newest = on_main(lambda: str(newest_fitting(where, belongs_to, progress.warn) or ""))
     log = StageLog(folder / "logs" / f"{position}-{stage.name}")
-    log.clear()
+    on_main(log.clear)
     loop = StageLoop(plan, chunk, seed, progress, log)
     trainer = pl.Trainer(
         max_epochs=math.ceil(plan.steps / chunk), callbacks=[loop, KeepCheckpoints(where, belongs_to)],
         plugins=[AtomicCheckpointIO()], logger=log,
-        log_every_n_steps=loop.log_every, reload_dataloaders_every_n_epochs=1, default_root_dir=folder, **QUIET,
+        log_every_n_steps=loop.log_every, reload_dataloaders_every_n_epochs=1, default_root_dir=folder,
+        **QUIET | trainer_options(trainer_config),
     )
     progress.start(plan.name, plan.steps, plan.batch_size)
     seed_libraries(axis_seed(seed, "training noise", plan.name, "before"))
     data = StepDataModule(
         precompute(stage, columns, plan, order_seed), batch_size=plan.batch_size, steps=plan.steps, chunk=chunk,
-        seed=order_seed,
+        seed=order_seed, share=processes(),
     )
     try:
-        trainer.fit(stage, datamodule=data, ckpt_path=newest, weights_only=True)
+        trainer.fit(stage, datamodule=data, ckpt_path=newest or None, weights_only=True)
     except SIGTERMException:  # nobody else in this process listens to SIGTERM
         raise SystemExit(TERMINATED) from None
     except SystemExit as error:
@@ -228,7 +251,7 @@ def train_stage(
 
 def train(
     build: Callable[[], GenerativeModel], images: Tensor, labels: Tensor, folder: Path, *, budget: float, seed: int,
-    progress: Progress,
+    progress: Progress, trainer: TrainerConfig = ALONE,
 ) -> tuple[GenerativeModel, list[StageResult]]:
     """Train all stages of a model within ``budget`` FLOPs, going on where a former run stopped.
 
@@ -239,19 +262,20 @@ def train(
         budget: Training FLOPs over all stages.
         seed: The cell's seed.
         progress: Where progress is shown.
+        trainer: By how many processes, which have met (``experiments.distributed.joined``).
 
     Raises:
-        TrainingError: if a loss is not finite or the data is too small.
+        TrainingError: if a loss is not finite, the data is too small or a batch cannot be shared.
     """
     quiet_lightning()
     columns = {"image": images, "label": labels}
-    plans = [plan_stage(stage, columns, budget) for stage in build().stages()]
+    plans = shared_plans(build, columns, budget, trainer)
     seed_libraries(axis_seed(seed, "initialisation"))
     model = build()
-    remove_other_stages(folder, plans)
+    on_main(lambda: remove_other_stages(folder, plans))
     results = [
         train_stage(stage, columns, plan, folder, position=i, seed=seed, progress=progress,
-                    start=weights_digest(model))
+                    start=weights_digest(model), trainer_config=trainer)
         for i, (stage, plan) in enumerate(zip(model.stages(), plans, strict=True))
     ]
     return model.eval(), results

@@ -13,6 +13,7 @@ from experiments.cli_options import Parser, UsageError
 from experiments.commands.base import PROG, add_common, dotted, dotted_names, refuse_model_options
 from experiments.discovery import engine_names
 from experiments.jobs import GridOptions, default_threads
+from experiments.launch import shared
 
 USAGE = "compare --models M ..."
 
@@ -75,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
     refuse_model_options(overrides, "compare")
     first = [options.resolve_cell(model, args.data, args.budget, args.seeds[0], overrides) for model in args.models]
     cells = [replace(cell, seed=seed) for seed in args.seeds for cell in first]
-    grid = _grid_options(args)
+    grid = replace(_grid_options(args), trainer=shared(options.trainer_config(overrides), first))
     if args.dry_run:
         from experiments.plan import print_plan
 
