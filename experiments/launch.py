@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.record import write_json
+from experiments.cell_files import save_failure
 from experiments.cli_options import UsageError
 from experiments.config import Cell, TrainerConfig
-from experiments.jobs import Job, Outcome, Status, perform
+from experiments.jobs import Job, Outcome, Status, perform, restore_cell
 
 GRACE_SECONDS = 10  # for the processes of a cell that is over, before they are killed
 ROOT = Path(__file__).resolve().parent.parent
@@ -110,7 +111,8 @@ def perform_together(job: Job) -> Outcome:
         try:
             content = json.loads(path.read_text())
         except FileNotFoundError:
-            return Outcome(Status.FAILED, f"{job.name}: {end or 'its processes left no outcome'}")
+            end = end or "its processes left no outcome"
+            return Outcome(Status.FAILED, save_failure(restore_cell(job.cell), Path(job.folder), end))
     return Outcome(Status(content["status"]), content["message"])
 
 
