@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -112,6 +113,25 @@ def test_writing_replaces_all_or_nothing_and_leaves_nothing_behind(tmp_path: Pat
     with pytest.raises(TypeError):
         write_json(path, {"x": object()})
     assert path.read_bytes() == b"two" and list(path.parent.iterdir()) == [path]
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "file", b"old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write_atomic(tmp_path / "file", b"new" * 1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_bytes() == b"old"
+
+
+def test_a_place_that_cannot_be_taken_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file" / "below").mkdir(parents=True)
+    with pytest.raises(OSError):
+        write_atomic(tmp_path / "file", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_provenance_names_versions_and_commit() -> None:

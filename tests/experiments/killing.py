@@ -5,6 +5,7 @@ The children come from a server that has imported the libraries once, so that on
 
 from __future__ import annotations
 
+import contextlib
 import io
 import multiprocessing
 import os
@@ -12,7 +13,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatch
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,13 +25,12 @@ from rich.console import Console
 from datamodules import digits
 from evaluation.config import EvaluationConfig
 from evaluation.speed import matmul_peak
+from experiments.cli import main
 from experiments.config import Cell
 from experiments.engine import limit_threads, run_cell
-from tests.models.tiny import tiny_config
+from tests.models.tiny import SMALL, tiny_config
 
-EXAM = EvaluationConfig(
-    num_samples=20, num_likelihood_images=2, num_slow_likelihood_images=0, speed_repeats=1, features=("pixels",)
-)
+EXAM = EvaluationConfig(num_samples=60, num_likelihood_images=2, num_slow_likelihood_images=0, speed_repeats=1)
 BUDGET = 1e9
 SHORT = {  # what an exam may take less of; a new model's likelihood has its full length
     "evaluation.speed.BATCH_SIZES": (1,), "evaluation.speed.matmul_peak": partial(matmul_peak, size=256, repeats=1),
@@ -41,10 +42,13 @@ PATIENCE = 120.0
 
 @dataclass(frozen=True)
 class Point:
-    """The moment at which a child kills itself: when it is about to do something with a file, for the n-th time."""
+    """The moment at which a child kills itself: when it is about to do something with a file, for the n-th time.
 
-    event: str  # of ``sys.audit``
-    ending: str
+    ``event`` is one of ``sys.audit``; ``path`` a pattern, of the new name where a file is renamed.
+    """
+
+    event: str
+    path: str
     times: int = 1
 
 
@@ -71,6 +75,13 @@ class Child:
         assert self.receiver.poll(PATIENCE), "the child did not begin"
         self.receiver.recv()
         self.began = time.time()
+
+    def wait_for(self, path: Path) -> None:
+        """Until a file is there."""
+        deadline = time.monotonic() + PATIENCE
+        while not path.exists() and self.process.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.002)
+        assert path.exists()
 
     def end(self, number: int | None = None, after: float = 0.0) -> int:
         """Its exit code, once it has ended by itself or ``after`` seconds by a signal."""
@@ -102,13 +113,31 @@ def run(name: str, out: Path, point: Point | None = None) -> None:
     run_cell(cell_of(name), out, console=Console(file=io.StringIO(), width=500))
 
 
+def command(arguments: list[str], said: Path) -> int:
+    """A child's work: a command line; what it says to the user as an error is left in a file."""
+    with open(said, "w") as file, contextlib.redirect_stderr(file):
+        return main(arguments)
+
+
+def arguments_of(name: str, out: Path) -> list[str]:
+    """The command line of a model's cell."""
+    cell = cell_of(name)
+    options = {f"model.{key}": value for key, value in asdict(cell.model_config).items() if key in SMALL}
+    options |= {f"evaluation.{key}": value for key, value in asdict(EXAM).items()}
+    texts = ["--model", name, "--budget", str(BUDGET), "--out", str(out)]
+    for key, value in options.items():
+        values = value if isinstance(value, tuple) else (value,)
+        texts += [f"--{key}", *map(str, values)] if values else []
+    return texts
+
+
 def die_at(point: Point) -> None:
     """Kill this process when it comes to a point."""
     left = point.times
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal left
-        if event == point.event and str(arguments[event == "os.rename"]).endswith(point.ending):  # the new name
+        if event == point.event and fnmatch(str(arguments[event == "os.rename"]), point.path):
             left -= 1
             if left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)

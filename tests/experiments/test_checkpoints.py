@@ -1,14 +1,12 @@
-"""Stopping and going on: bit-identical weights, damaged checkpoints, killed processes."""
+"""Stopping and going on: bit-identical weights, damaged checkpoints, checkpoints of something else."""
 
 from __future__ import annotations
 
 import random
-import signal
-import subprocess
-import sys
-import time
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -16,9 +14,10 @@ import torch
 from experiments.checkpoints import AtomicCheckpointIO, checksum_path, is_intact, newest_fitting, save_checked
 from experiments.discovery import model_names
 from experiments.progress import Progress
-from tests.models.tiny import assert_same_weights, silent, train_tiny
+from experiments.training import StagePlan, quiet_lightning, train_stage
+from models.base import Stage
+from tests.models.tiny import assert_same_weights, silent, tiny_data, train_tiny
 
-ROOT = Path(__file__).resolve().parents[2]
 MODELS = model_names()
 
 
@@ -118,25 +117,101 @@ def test_with_all_checkpoints_damaged_training_starts_anew(uninterrupted: dict, 
         path.write_bytes(path.read_bytes()[:-1])
     progress = silent()
     assert_same_weights(uninterrupted["diffusion"][0], train_tiny("diffusion", tmp_path, progress=progress))
-    assert progress.console.file.getvalue().count("is damaged") == 2
+    said = progress.console.file.getvalue()
+    assert said.count("is damaged") == 2 and said.count("can be continued: the stage starts anew") == 1
 
 
-SCRIPT = "import sys; from pathlib import Path; from tests.models.tiny import train_tiny; "
-SCRIPT += "train_tiny('gan', Path(sys.argv[1]), steps=60)"
+def test_a_checkpoint_of_another_plan_is_not_continued(tmp_path: Path) -> None:
+    interrupt("gan", tmp_path / "one", step=17)
+    progress = silent()
+    weights = train_tiny("gan", tmp_path / "one", steps=30, progress=progress)
+    assert_same_weights(weights, train_tiny("gan", tmp_path / "other", steps=30))
+    said = progress.console.file.getvalue()
+    assert said.count("belongs to another plan (steps 24 instead of 30") == 2 and "starts anew" in said
+    assert [p.name for p in checkpoints(tmp_path / "one")] == [p.name for p in checkpoints(tmp_path / "other")]
+    assert len(list(checkpoints(tmp_path / "one")[0].parent.iterdir())) == 4
 
 
-def test_a_killed_process_resumes_bit_identically(tmp_path: Path) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(killed)], cwd=ROOT, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not checkpoints(killed) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    time.sleep(random.random() * 0.2)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait(30) == -signal.SIGKILL
-    assert checkpoints(killed)
-    assert_same_weights(train_tiny("gan", whole, steps=60), train_tiny("gan", killed, steps=60))
-    pd.testing.assert_frame_equal(log_of(killed), log_of(whole))
+def test_a_checkpoint_of_another_seed_is_not_continued(tmp_path: Path) -> None:
+    interrupt("gan", tmp_path / "one", step=17)
+    progress = silent()
+    weights = train_tiny("gan", tmp_path / "one", seed=5, progress=progress)
+    assert_same_weights(weights, train_tiny("gan", tmp_path / "other", seed=5))
+    assert "belongs to another plan (seed 3 instead of 5, start " in progress.console.file.getvalue()
+
+
+def test_a_stage_is_not_continued_on_top_of_another_first_stage(uninterrupted: dict, tmp_path: Path) -> None:
+    interrupt("vqvae", tmp_path, step=11, stage=1)
+    newest = checkpoints(tmp_path)[-1]
+    content = torch.load(newest, weights_only=True)
+    next(v for v in content["state_dict"].values() if v.is_floating_point())[0] += 1
+    next(v for k, v in content["state_dict"].items() if k.startswith("ema.average"))[0] += 1
+    save_checked(content, newest)
+    progress = silent()
+    weights = train_tiny("vqvae", tmp_path, progress=progress)
+    said = progress.console.file.getvalue()
+    assert said.count("belongs to another plan (start ") == 2 and "1-prior can be continued: the stage starts" in said
+    assert not all(torch.equal(weights[k], v) for k, v in uninterrupted["vqvae"][0].items() if k.startswith("prior"))
+
+
+def test_nothing_but_the_last_two_whole_checkpoints_is_kept(uninterrupted: dict, tmp_path: Path) -> None:
+    interrupt("vqvae", tmp_path, step=17)
+    newest = checkpoints(tmp_path)[-1]
+    expected = [p.relative_to(uninterrupted["vqvae"][1]) for p in files(uninterrupted["vqvae"][1])]
+    shutil.copy(newest, newest.with_name("chunk-0000.ckpt"))  # what a kill between writing and deleting leaves
+    shutil.copy(checksum_path(newest), newest.with_name("chunk-0000.ckpt.sha256"))
+    newest.with_name("chunk-0019.ckpt.sha256").write_text("of a checkpoint that was never written")
+    newest.with_name("chunk-0001.ckpt").write_bytes(b"without a checksum")
+    shutil.copytree(newest.parent, newest.parent.with_name("2-refiner"))  # a stage that the model has no more
+    assert_same_weights(uninterrupted["vqvae"][0], train_tiny("vqvae", tmp_path))
+    assert [p.relative_to(tmp_path) for p in files(tmp_path)] == expected
+    assert len(expected) == 8
+
+
+def files(folder: Path) -> list[Path]:
+    """Everything in the checkpoints' folders."""
+    return sorted(folder.glob("checkpoints/*/*"))
+
+
+def test_a_foreign_checkpoint_is_not_loaded(tmp_path: Path) -> None:
+    said: list[str] = []
+    for content in ({"epoch": 3}, [1, 2], {"belongs_to": "me"}):
+        save_checked(content, tmp_path / "chunk-0001.ckpt")
+        assert newest_fitting(tmp_path, {"steps": 3}, said.append) is None
+        assert list(tmp_path.iterdir()) == []
+    assert len(said) == 6 and all("\n" not in sentence for sentence in said)
+
+
+class Careless(Stage):
+    """A stage that draws from every library's global generator."""
+
+    def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        noise = random.random() + np.random.rand() + torch.rand(len(batch["image"]), 64)
+        loss = (self.network(batch["image"].flatten(1) / 255 + noise) ** 2).mean()
+        self.log("loss", loss)
+        return loss
+
+
+def train_careless(folder: Path, progress: Progress) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
+    quiet_lightning()
+    torch.manual_seed(0)
+    stage = Careless(torch.nn.Linear(64, 2), batch_size=8, lr=0.1, ema_half_life=100.0)
+    images, labels = tiny_data()
+    plan = StagePlan("train", 8, 24, 1.0, 0.0, 0)
+    done = train_stage(
+        stage, {"image": images, "label": labels}, plan, folder, position=0, seed=0, progress=progress
+    )
+    return stage.network.state_dict(), done.rows
+
+
+def test_generators_of_all_libraries_are_seeded_every_step(tmp_path: Path) -> None:
+    whole = train_careless(tmp_path / "whole", silent())
+    with pytest.raises(Interrupted):
+        train_careless(tmp_path / "cut", Stopping(13, 0))
+    random.random(), np.random.rand(), torch.rand(3)
+    resumed = train_careless(tmp_path / "cut", silent())
+    assert_same_weights(whole[0], resumed[0])
+    assert whole[1] == resumed[1] and len(whole[1]) == 24
 
 
 def test_other_seeds_give_other_weights(uninterrupted: dict, tmp_path: Path) -> None:

@@ -124,3 +124,11 @@ def test_different_cells_do_not_meet(holder: Contender, tmp_path: Path) -> None:
     with cell_lock(tmp_path / "other"):
         pass
     assert time.monotonic() - started < 5
+
+
+def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
+    for name in (".record.json.0a1b2c3d.tmp", "checkpoints/0-train/.chunk-0001.ckpt.4e5f6a7b.tmp", "notes.tmp"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"half")
+    with cell_lock(tmp_path):
+        assert [path.name for path in tmp_path.rglob("*.tmp")] == ["notes.tmp"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,8 @@ from evaluation.seal import faults
 from experiments.artifacts import TRAINING_FILE
 from experiments.cell_files import DONE_FILE
 from experiments.discovery import model_names
-from tests.experiments.killing import Child, folder_of, run
+from tests.experiments.killing import Child, Point, arguments_of, command, folder_of, run
+from tests.models.tiny import tiny_model
 
 MODELS = model_names()
 SEED = 20
@@ -106,6 +108,55 @@ def test_killed_at_random_moments(name: str, reference: Callable[[str], Referenc
     assert landed == KILLS, story
     assert Child(run, name, out).end() == 0, story
     assert differences(whole.folder, folder_of(name, out)) == [], story
+
+
+POINTS = (
+    Point("open", "*/.chunk-0001.ckpt.*.tmp", times=2),  # the checksum is there, the checkpoint is not
+    Point("os.rename", "*/chunk-0004.ckpt"),
+    Point("os.remove", "*/chunk-0003.ckpt"),  # three are there
+    Point("os.rename", "*/1-*/chunk-0000.ckpt.sha256"),  # the second stage has no checkpoint yet
+    Point("os.remove", "*/1-*/chunk-0000.ckpt.sha256"),
+    Point("os.rename", "*/metrics.csv"),
+    Point("os.rename", "*/model.ckpt"),
+    Point("os.rename", "*/training.json"),
+    Point("os.rename", "*/samples.npz"),
+    Point("os.rename", "*/record.json"),
+    Point("os.rename", "*/done"),
+)
+
+
+def test_killed_where_files_are_written(reference: Callable[[str], Reference], tmp_path: Path) -> None:
+    name = max(MODELS, key=lambda model: len(tiny_model(model).stages()))
+    whole = reference(name)
+    out = beside(whole, tmp_path)
+    folder = folder_of(name, out)
+    for point in POINTS:
+        assert Child(run, name, out, point).end() == -signal.SIGKILL, point
+        assert not (folder / DONE_FILE).exists()
+    assert list(folder.glob("**/.*.tmp"))
+    assert Child(run, name, out).end() == 0
+    assert differences(whole.folder, folder) == []
+
+
+def test_sigterm_ends_quickly_and_can_be_resumed(reference: Callable[[str], Reference], tmp_path: Path) -> None:
+    name = MODELS[0]
+    whole = reference(name)
+    out, said = beside(whole, tmp_path / "out"), tmp_path / "said"
+    folder = folder_of(name, out)
+    stage = next(whole.folder.glob("checkpoints/0-*")).name
+    child = Child(command, arguments_of(name, out), said)
+    child.wait_for(folder / "checkpoints" / stage / "chunk-0002.ckpt")
+    start = time.monotonic()
+    assert child.end(signal.SIGTERM) == 143
+    assert time.monotonic() - start < 5
+    assert said.read_text() == "interrupted; run the same command again to resume\n"
+    assert not (folder / "lock.json").exists() and not list(folder.glob("**/.*.tmp"))
+    cell = Child(run, name, out)  # as a grid's: a process in which nobody but Lightning listens
+    cell.wait_for(folder / "checkpoints" / stage / "chunk-0006.ckpt")
+    assert cell.end(signal.SIGTERM) == 143
+    assert not (folder / "lock.json").exists()
+    assert Child(run, name, out).end() == 0
+    assert differences(whole.folder, folder) == []
 
 
 def differences(one: Path, other: Path) -> list[str]:
