@@ -15,6 +15,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from evaluation.files import FileError, read_json
+
 SCHEMA_VERSION = 2
 RECORD_FILE = "record.json"
 FAILURE_FILE = "failure.json"
@@ -285,13 +287,13 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 def _load(path: Path, kind: Any) -> Any:
     try:
-        return _adapter(kind).validate_json(path.read_bytes())
+        return _adapter(kind).validate_python(read_json(path, f"a valid {kind.__name__}"))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise RecordError(f"{path} is not a valid {kind.__name__}: {where}: {first['msg']}") from None
-    except OSError as error:
-        raise RecordError(f"{path} cannot be read: {error.strerror}") from None
+    except FileError as error:
+        raise RecordError(str(error)) from None
 
 
 def load_record(path: Path) -> Record:

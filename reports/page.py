@@ -37,7 +37,7 @@ LATEX_COMMANDS = {
     "|": r"\textbar{}", "±": r"$\pm$", "×": r"$\times$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "—": "---",
     "–": "--", "−": "$-$", "★": r"$\star$", "✓": r"$\checkmark$", "✗": r"$\times$", "σ": r"$\sigma$",
     "→": r"$\rightarrow$", "≤": r"$\leq$", "≥": r"$\geq$", "∞": r"$\infty$", "Δ": r"$\Delta$",
-    "·": r"$\cdot$", "’": "'", "“": "``", "”": "''", "…": r"\dots{}",
+    "·": r"$\cdot$", "’": "'", "“": "``", "[": "{[}", "*": "{*}", "”": "''", "…": r"\dots{}",
 }  # fmt: skip
 
 
