@@ -63,7 +63,8 @@ def style() -> AbstractContextManager[None]:
         "axes.edgecolor": "#c9ced6", "axes.labelcolor": INK, "axes.titlesize": 11, "axes.titleweight": "bold",
         "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
         "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "grid.color": "#eceff3",
-        "svg.hashsalt": "paragon", "text.parse_math": False, "text.color": INK, "xtick.color": MUTED, "ytick.color": MUTED,
+        "svg.hashsalt": "paragon", "text.color": INK, "xtick.color": MUTED, "ytick.color": MUTED,
+        "text.parse_math": False,  # names and reasons come from records
     }  # fmt: skip
     return mpl.rc_context(settings)
 
