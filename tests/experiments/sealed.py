@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,7 +44,9 @@ def write_cell(out: Path, record: Record) -> Path:
         rows = "".join(f"main,{32 * i},{1 / (i + 1):.4f}\n" for i in range(1, 20))
         (folder / "metrics.csv").write_text("stage,images_seen,loss\n" + rows)
         (folder / "checkpoints").mkdir()
-        (folder / "checkpoints" / "model.ckpt").write_bytes(b"weights" * 10 + bytes([record.seed]))
+        weights = b"weights" * 10 + bytes([record.seed])
+        (folder / "checkpoints" / "model.ckpt").write_bytes(weights)
+        (folder / "checkpoints" / "model.ckpt.sha256").write_text(hashlib.sha256(weights).hexdigest() + "\n")
     seal(folder)
     return folder
 
