@@ -70,10 +70,11 @@ def open_plain(path: Path, limit: int = MAX_FILE, *, follow: bool = False) -> It
         handle = os.open(path, os.O_RDONLY | no_link | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except (OSError, ValueError) as error:
         raise FileError(path, f"cannot be read: {_os_reason(error)}") from None
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(handle)
+        raise FileError(path, "cannot be read: it is no ordinary file")
     with open(handle, "rb") as file:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
-            raise FileError(path, "cannot be read: it is no ordinary file")
         if found.st_size > limit:
             raise FileError(
                 path, f"cannot be read: it has {size_text(found.st_size)} where {size_text(limit)} are allowed"
@@ -283,7 +284,10 @@ def open_picture(path: Path, *, follow: bool = False) -> Image.Image:
     from PIL import Image  # the command line asks for help without pictures
 
     with _unreadable(path, "a picture"):
-        image = _checked(Image.open(io.BytesIO(data), formats=FORMATS), path)
+        try:
+            image = _checked(Image.open(io.BytesIO(data), formats=FORMATS), path)
+        except Image.DecompressionBombError:  # what Pillow itself will not open
+            raise _too_large(path, "even more") from None
         if image.format == "PNG":
             image.verify()  # which uses the image up; decoding alone does not look at the checksums of pixels
             image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -294,9 +298,13 @@ def open_picture(path: Path, *, follow: bool = False) -> Image.Image:
 def _checked(image: Image.Image, path: Path) -> Image.Image:
     width, height = image.size
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-        what = f"it has {width}x{height} pixels where {MAX_PIXELS:,} are allowed"
-        raise FileError(path, f"cannot be read as a picture: {what}")
+        raise _too_large(path, f"{width}x{height}")
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
         raise FileError(path, f"cannot be read as a picture: it holds {frames} frames, not one image")
     return image
+
+
+def _too_large(path: Path, size: str) -> FileError:
+    allowed = f"{MAX_PIXELS:,} pixels, {MAX_SIDE:,} a side, are allowed"
+    return FileError(path, f"cannot be read as a picture: it has {size} where {allowed}")

@@ -27,7 +27,7 @@ MAX_BYTES = 16 * 2**30
 MAX_MEMBERS = 100_000
 MAX_DIRECTORY = 64 * 2**20  # bytes; it is read into memory before its members can be counted
 MAX_PICKLE = 64 * 2**20
-MAX_WHOLE = 2**31
+MAX_WHOLE = 2**20  # of a count; models make lists as long as they are deep
 MAX_SEQUENCE = 64
 SLACK = 4  # modules may register a parameter more than once while they are built
 
@@ -96,24 +96,34 @@ def _described(content: Any, path: Path, size: int) -> tuple[str, dict[str, Any]
     if not isinstance(name, str) or name not in model_rooms():
         told = repr(name[:60]) if isinstance(name, str) else "no model"
         raise CheckpointError(f"checkpoint {path} names {told}; allowed: {', '.join(model_rooms())}")
-    if not isinstance(options, dict) or not all(isinstance(k, str) and _plain(v) for k, v in options.items()):
-        raise CheckpointError(f"checkpoint {path} has hyperparameters that are not plain values")
-    wanted = set(inspect.signature(model_class(name)).parameters)
-    if set(options) != wanted:
-        wrong = ", ".join(sorted(set(options) ^ wanted))[:200]
-        raise CheckpointError(f"checkpoint {path} does not fit its model: {name} has other hyperparameters ({wrong})")
+    if not isinstance(options, dict) or not all(isinstance(key, str) for key in options):
+        raise CheckpointError(f"checkpoint {path} has no hyperparameters")
+    _check_options(name, options, path)
     sound = isinstance(weights, dict) and all(isinstance(k, str) and _dense(v) for k, v in weights.items())
     if not sound or sum(v.numel() * v.element_size() for v in weights.values()) > size:
         raise CheckpointError(f"checkpoint {path} has weights that are no tensors, or larger than its file")
     return name, options, weights
 
 
-def _plain(value: Any) -> bool:
-    """True for numbers of sensible size, short text and short sequences of them."""
+def _check_options(name: str, options: dict[str, Any], path: Path) -> None:
+    """Raise unless the hyperparameters are the model's, with plain values of sensible size."""
+    wanted = inspect.signature(model_class(name)).parameters
+    if set(options) != set(wanted):
+        wrong = ", ".join(sorted(set(options) ^ set(wanted)))[:200]
+        raise CheckpointError(f"checkpoint {path} does not fit its model: {name} has other hyperparameters ({wrong})")
+    for key, value in options.items():
+        most = math.inf if wanted[key].annotation in (float, "float") else MAX_WHOLE
+        if not _plain(value, most):
+            allowed = f"only plain values and counts up to {MAX_WHOLE:,} are allowed"
+            raise CheckpointError(f"checkpoint {path} has a hyperparameter {key} that cannot be: {allowed}")
+
+
+def _plain(value: Any, most: float) -> bool:
+    """True for finite numbers that are not too large, short text and short sequences of them."""
     if isinstance(value, list | tuple):
-        return len(value) <= MAX_SEQUENCE and all(not isinstance(v, list | tuple) and _plain(v) for v in value)
+        return len(value) <= MAX_SEQUENCE and all(not isinstance(v, list | tuple) and _plain(v, most) for v in value)
     if isinstance(value, int):
-        return abs(value) <= MAX_WHOLE
+        return abs(value) <= most
     if isinstance(value, float):
         return math.isfinite(value)
     return value is None or (isinstance(value, str) and len(value) <= 1000)

@@ -18,6 +18,7 @@ from reports.collect import Run
 
 TITLE = "Paragon: image generators compared on equal terms"
 LICENCE = "https://www.apache.org/licenses/LICENSE-2.0"
+CITATION = f"@misc{{paragon, title={{{TITLE}}}, author={{The Paragon contributors}}}}"
 README = """# {title}
 
 {count}, as measured by Paragon, a benchmark of image generators: training compute, the same data in the same
@@ -55,12 +56,14 @@ CONTEXT = {
     "conformsTo": "dct:conformsTo", "cr": "http://mlcommons.org/croissant/",
     "rai": "http://mlcommons.org/croissant/RAI/", "data": {"@id": "cr:data", "@type": "@json"},
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"}, "dct": "http://purl.org/dc/terms/",
+    "equivalentProperty": "cr:equivalentProperty",
     "examples": {"@id": "cr:examples", "@type": "@json"}, "extract": "cr:extract", "field": "cr:field",
     "fileProperty": "cr:fileProperty", "fileObject": "cr:fileObject", "fileSet": "cr:fileSet",
     "format": "cr:format", "includes": "cr:includes", "isLiveDataset": "cr:isLiveDataset",
     "jsonPath": "cr:jsonPath", "key": "cr:key", "md5": "cr:md5", "parentField": "cr:parentField",
     "path": "cr:path", "recordSet": "cr:recordSet", "references": "cr:references", "regex": "cr:regex",
-    "repeated": "cr:repeated", "replace": "cr:replace", "sc": "https://schema.org/",
+    "repeated": "cr:repeated", "replace": "cr:replace", "samplingRate": "cr:samplingRate",
+    "sc": "https://schema.org/",
     "separator": "cr:separator", "source": "cr:source", "subField": "cr:subField", "transform": "cr:transform",
 }  # fmt: skip
 FORMATS = {
@@ -97,6 +100,7 @@ def croissant(runs: tuple[Run, ...], frame: pd.DataFrame, digests: Mapping[str, 
         "description": f"{TITLE}. {_count(runs)}; models: {', '.join(models)}; datasets: {', '.join(datasets)}.",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "license": LICENCE,
+        "citeAs": CITATION,
         "version": "1.0.0",
         "datePublished": max(run.record.provenance.date for run in runs)[:10],
         "distribution": [_file(name, digests[name]) for name in names],
