@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from evaluation.atomic import write_atomic as write_atomic  # where all look for it
 from evaluation.atomic import write_json as write_json
+from evaluation.files import FileError, read_json
 
 SCHEMA_VERSION = 2
 RECORD_FILE = "record.json"
@@ -277,13 +278,13 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 def _load(path: Path, kind: Any) -> Any:
     try:
-        return _adapter(kind).validate_json(path.read_bytes())
+        return _adapter(kind).validate_python(read_json(path, f"a valid {kind.__name__}"))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise RecordError(f"{path} is not a valid {kind.__name__}: {where}: {first['msg']}") from None
-    except OSError as error:
-        raise RecordError(f"{path} cannot be read: {error.strerror}") from None
+    except FileError as error:
+        raise RecordError(str(error)) from None
 
 
 def load_record(path: Path) -> Record:

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from evaluation.files import FileError, open_plain, read_bytes, read_json
 from evaluation.record import RECORD_FILE, write_json
 
 DONE_FILE = "done"
+MAX_SEAL = 2**16
 SEALED = ("config.json", "samples.npz", "samples.png", "trajectory.png", "metrics.csv", "checkpoints/model.ckpt")
 
 
@@ -34,15 +37,15 @@ class SealError(ValueError):
 
 def record_digest(path: Path) -> str:
     """SHA-256 of a record's content without its seed, whatever its white space; ``ValueError`` if it is no JSON."""
-    content = json.loads(path.read_bytes())
+    content = read_json(path)
     if isinstance(content, dict):
         content.pop("seed", None)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with open(path, "rb") as file:
+    """SHA-256 of a file; ``FileError`` if it is none or a link."""
+    with open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -59,16 +62,20 @@ def read_seal(folder: Path) -> Seal | None:
         SealError: the marker is damaged.
     """
     path = folder / DONE_FILE
-    try:
-        content = path.read_bytes()
-        return _ADAPTER.validate_json(content) if content else None
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (OSError, ValidationError):
+    try:
+        content = read_bytes(path, MAX_SEAL)
+        found = _ADAPTER.validate_json(content) if content else None
+    except (FileError, ValidationError):
         raise SealError(f"the marker {path} is damaged") from None
+    if found and not all(_NAME.fullmatch(name) for name in found.files):
+        raise SealError(f"the marker {path} is damaged: it names files outside its folder")
+    return found
 
 
 _ADAPTER = TypeAdapter(Seal)
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 
 
 def record_fault(folder: Path) -> str | None:
@@ -83,14 +90,14 @@ def record_fault(folder: Path) -> str | None:
         return _misplaced(path)
     except SealError as error:
         return str(error)
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         return f"{path} is damaged: it is not the record that was sealed in {DONE_FILE}"
 
 
 def _misplaced(path: Path) -> str | None:
-    content = json.loads(path.read_bytes())
+    content = read_json(path)
     told = [str(content.get(key)) for key in ("model", "dataset", "config_hash")] + [f"seed={content.get('seed')}"]
-    place = list(path.parent.parts[-4:])
+    place = list(path.absolute().parent.parts[-4:])
     return None if told == place else f"{path} belongs to another cell: it is the record of {'/'.join(told)}"
 
 
@@ -108,5 +115,5 @@ def faults(folder: Path) -> list[str]:
 def _fault(path: Path, digest: str) -> str | None:
     try:
         return None if file_digest(path) == digest else f"{path} is damaged: its checksum is not the sealed one"
-    except OSError as error:
-        return f"{path} cannot be read: {error.strerror}"
+    except FileError as error:
+        return str(error)

@@ -8,8 +8,6 @@ Light: NumPy and Pillow, no torch.
 from __future__ import annotations
 
 import hashlib
-import warnings
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from datamodules.base import DatasetInfo
+from evaluation.files import FileError, open_picture, read_npy, read_npz
 
 Array = NDArray[np.uint8]
 
@@ -161,23 +160,14 @@ def _read_folder(path: Path, info: DatasetInfo, resize: bool) -> tuple[Array, li
 def _open(file: Path) -> Image.Image:
     """The one 8-bit image of a file in mode L, RGB, LA or RGBA; ``_UnreadableError`` says why there is none."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file) as image:
-                _check_file(image, file)
-                image.load()
-                return _plain_mode(image)
-    except _UnreadableError:
-        raise
-    except Exception as error:  # decoders of damaged files raise nearly anything
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise _UnreadableError(first_line.replace(str(file), "the file").replace(repr(str(file)), "the file")) from None
+        image = open_picture(file, follow=True)
+    except FileError as error:
+        raise _UnreadableError(error.reason.removeprefix("cannot be read as a picture: ")) from None
+    _check_file(image, file)
+    return _plain_mode(image)
 
 
 def _check_file(image: Image.Image, file: Path) -> None:
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1:
-        raise _UnreadableError(f"it holds {frames} frames, not one image")
     with open(file, "rb") as content:
         header = content.read(25)
     deep = image.format == "PNG" and header[24] == 16  # Pillow would cut 16-bit RGB to 8 bits without a word
@@ -215,24 +205,15 @@ def _without_alpha(image: Image.Image, file: Path, resize: bool) -> tuple[Image.
 def _load_arrays(path: Path) -> tuple[NDArray[np.generic], NDArray[np.generic] | None]:
     """The images of a NumPy file, and the labels if it has any; nothing is unpickled."""
     try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return content, None
-        with content:
-            return _members(content, path)
-    except ExternalError:
-        raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        reason = "it holds Python objects" if "pickle" in str(error).lower() else str(error).splitlines()[0]
-        raise ExternalError(f"{path} cannot be read as NumPy arrays: {reason}") from None
-
-
-def _members(content: np.lib.npyio.NpzFile, path: Path) -> tuple[NDArray[np.generic], NDArray[np.generic] | None]:
-    names = [name for name in content.files if name != "labels"]
+        if path.suffix.lower() == ".npy":
+            return read_npy(path, follow=True), None
+        content = read_npz(path, follow=True)
+    except FileError as error:
+        raise ExternalError(str(error)) from None
+    names = [name for name in content if name != "labels"]
     if "images" not in names and len(names) != 1:
-        raise ExternalError(f"{path} has no array 'images', it has: {', '.join(content.files) or 'nothing'}")
-    images = content["images" if "images" in names else names[0]]
-    return images, content["labels"] if "labels" in content.files else None
+        raise ExternalError(f"{path} has no array 'images', it has: {', '.join(content) or 'nothing'}")
+    return content["images" if "images" in names else names[0]], content.get("labels")
 
 
 def _fit_array(

@@ -9,7 +9,6 @@ names the holder, for the message only; what a killed holder left there the next
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from evaluation.atomic import remove_leftovers, write_json
+from evaluation.files import FileError, read_json
 
 LOCK_FILE = ".lock"
 HOLDER_FILE = "lock.json"
@@ -33,9 +33,9 @@ class LockedError(RuntimeError):
 def holder(folder: Path) -> str:
     """Who holds a cell's lock, for a message."""
     try:
-        held = json.loads((folder / HOLDER_FILE).read_text())
+        held = read_json(folder / HOLDER_FILE)
         return f"process {held['pid']} on {held['host']} since {held['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileError, KeyError, TypeError):
         return "another process"  # it took the lock a moment ago and has not signed yet
 
 

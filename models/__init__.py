@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from models.base import GenerativeModel
 
 FORMAT = "paragon-model-1"
-_SHARED = ("base", "flops", "nets", "text")
+_SHARED = ("base", "checkpoints", "flops", "nets", "text")
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message is one sentence naming the file."""
 
 
@@ -36,19 +36,8 @@ def model_class(name: str) -> type[GenerativeModel]:
 def load(path: str | Path, device: str = "cpu") -> GenerativeModel:
     """Read any model's checkpoint (``checkpoints/model.ckpt`` of a cell), ready to sample.
 
-    Nothing is unpickled. Raises ``CheckpointError`` with one sentence.
+    Nothing is unpickled, and no memory is taken for what does not fit. Raises ``CheckpointError`` with one sentence.
     """
-    import torch
+    from models.checkpoints import read_checkpoint
 
-    try:
-        content = torch.load(path, map_location=device, weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"checkpoint {path} does not exist") from None
-    except Exception as error:  # a damaged archive raises one of many types
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise CheckpointError(f"checkpoint {path} cannot be read: {reason}") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CheckpointError(f"checkpoint {path} is not a generator saved by this program ({FORMAT})")
-    model = model_class(content["model"])(**content["hyper_parameters"])
-    model.load_state_dict(content["state_dict"])
-    return model.to(device).eval()
+    return read_checkpoint(Path(path), device)

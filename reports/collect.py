@@ -8,17 +8,18 @@ never fatal: it becomes one sentence in the report.
 from __future__ import annotations
 
 import json
-import zipfile
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image
 
+from evaluation.files import MAX_TABLE, FileError, open_picture, read_bytes, read_json, read_npz
 from evaluation.record import (
     FAILURE_FILE,
     RECORD_FILE,
@@ -33,15 +34,12 @@ from evaluation.record import (
 )
 from evaluation.seal import record_fault
 
+PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 CONTROL_TITLES = {
     "real_train": "real train images (floor)",
     "gaussian": "Gaussian fitted to training pixels (full covariance)",
     "copycat": "copycat: returns training images",
 }
-
-
-class FileError(ValueError):
-    """A samples file, log or picture that cannot be read; one sentence naming the file."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +116,7 @@ def collect(out: Path) -> Collection:
             unreadable.append(relative(fault, out))
             continue
         try:
-            runs.append(Run(load_record(path), path, control))
+            runs.append(Run(_named_plainly(load_record(path), path), path, control))
         except RecordError as error:
             unreadable.append(relative(str(error), out))
     for path in sorted(out.glob(f"*/*/*/seed=*/{FAILURE_FILE}")):
@@ -134,6 +132,15 @@ def collect(out: Path) -> Collection:
 def relative(sentence: str, out: Path) -> str:
     """The sentence with paths below ``out`` shortened, as a report travels to other machines."""
     return sentence.replace(f"{out}/", "")
+
+
+def _named_plainly(record: Record, path: Path) -> Record:
+    """The record, whose names become names of files and parts of pages; ``RecordError`` if they cannot."""
+    for name in (record.model, record.dataset, record.config_hash):
+        if not PLAIN_NAME.fullmatch(name):
+            allowed = "1 to 64 letters, digits, '.', '_' or '-', a letter or digit first, are allowed"
+            raise RecordError(f"{path} is not a valid Record: {name[:80]!r} is no name; {allowed}")
+    return record
 
 
 def _record_paths(out: Path) -> Iterator[tuple[Path, bool]]:
@@ -154,8 +161,8 @@ def _failed_cell(path: Path, runs: list[Run]) -> FailedCell:
 
 def _budget_in(path: Path) -> float | None:
     try:
-        return float(json.loads(path.read_bytes())["budget"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return float(read_json(path)["budget"])
+    except (ValueError, KeyError, TypeError):
         return None  # the failure is still shown, only not under a budget
 
 
@@ -165,43 +172,40 @@ def load_samples(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64] | Non
     Raises:
         FileError: the file is missing, damaged, or of another shape or type.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            images = file["images"]
-            labels = file["labels"] if "labels" in file.files else None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise FileError(f"{path} cannot be read as samples: {_reason(error)}") from None
+    arrays = read_npz(path)
+    if "images" not in arrays:
+        raise FileError(path, "cannot be read as samples: it has no array 'images'")
+    images, labels = arrays["images"], arrays.get("labels")
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
-        raise FileError(f"{path} must hold uint8 images (N, 1 or 3, H, W), not {images.dtype} {images.shape}")
-    if labels is not None and (labels.shape != images.shape[:1] or (labels < 0).any()):
+        raise FileError(path, f"must hold uint8 images (N, 1 or 3, H, W), not {images.dtype} {images.shape}")
+    if labels is not None and (labels.dtype.kind not in "iu" or labels.shape != images.shape[:1] or (labels < 0).any()):
         labels = None
     return images, labels
 
 
 def load_log(path: Path) -> pd.DataFrame:
     """A training log; raises ``FileError`` where it cannot be parsed or has no usable column."""
+    content = read_bytes(path, MAX_TABLE)
     try:
-        log = pd.read_csv(path)
-    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        raise FileError(f"{path} cannot be read as a training log: {_reason(error)}") from None
-    if "images_seen" not in log or not any(str(c).endswith("loss") for c in log):
+        log = pd.read_csv(BytesIO(content))
+    except ValueError as error:  # pandas' parser errors are ValueErrors
+        raise FileError(path, f"cannot be read as a training log: {_reason(error)}") from None
+    losses = [c for c in log if str(c).endswith("loss")]
+    if "images_seen" not in log or not losses:
         found = ", ".join(map(str, log))
-        raise FileError(f"{path} needs a column images_seen and one that ends in loss; it has {found}")
+        raise FileError(path, f"needs a column images_seen and one that ends in loss; it has {found[:200]}")
+    words = [c for c in ("images_seen", *losses) if not pd.api.types.is_numeric_dtype(log[c])]
+    if words:
+        raise FileError(path, f"cannot be read as a training log: its column {words[0]} holds more than numbers")
     return log
 
 
 def load_picture(path: Path) -> NDArray[np.uint8]:
     """An RGB picture uint8 (H, W, 3); raises ``FileError`` where it cannot be decoded."""
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow reports broken PNGs as SyntaxError
-        raise FileError(f"{path} cannot be read as a picture: {_reason(error)}") from None
+    return np.asarray(open_picture(path).convert("RGB"))
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "it does not exist"
     return (str(error).splitlines() or [type(error).__name__])[0].strip("'\"")
 
 

@@ -37,7 +37,7 @@ LATEX_COMMANDS = {
     "|": r"\textbar{}", "±": r"$\pm$", "×": r"$\times$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "—": "---",
     "–": "--", "−": "$-$", "★": r"$\star$", "✓": r"$\checkmark$", "✗": r"$\times$", "σ": r"$\sigma$",
     "→": r"$\rightarrow$", "≤": r"$\leq$", "≥": r"$\geq$", "∞": r"$\infty$", "Δ": r"$\Delta$",
-    "·": r"$\cdot$", "’": "'", "“": "``", "”": "''", "…": r"\dots{}",
+    "·": r"$\cdot$", "’": "'", "“": "``", "[": "{[}", "*": "{*}", "”": "''", "…": r"\dots{}",
 }  # fmt: skip
 
 
@@ -73,8 +73,8 @@ class DatasetPart:
     figures: list[PageFigure]
 
 
-def write_report(out: Path) -> Path:
-    """Write ``out/report/`` from all records below ``out``; returns the path of ``index.html``.
+def write_report(out: Path, folder: Path | None = None) -> Path:
+    """Write ``folder`` (default: ``out/report``) from all records below ``out``; returns the path of ``index.html``.
 
     Raises:
         ReportError: there is neither a readable record nor a failed cell below ``out``.
@@ -84,7 +84,7 @@ def write_report(out: Path) -> Path:
         broken = f"; damaged: {'; '.join(found.unreadable)}" if found.unreadable else ""
         expected = "<model>/<dataset>/<hash>/seed=<n>/record.json"
         raise ReportError(f"no records below {out} (expected {expected}){broken}")
-    folder = out / "report"
+    folder = folder or out / "report"
     tables = build_tables(found)
     unreadable = list(found.unreadable)
     look = plots.looks(run.name for run in found.runs if not run.control)

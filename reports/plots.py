@@ -64,6 +64,7 @@ def style() -> AbstractContextManager[None]:
         "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
         "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "grid.color": "#eceff3",
         "svg.hashsalt": "paragon", "text.color": INK, "xtick.color": MUTED, "ytick.color": MUTED,
+        "text.parse_math": False,  # names and reasons come from records
     }  # fmt: skip
     return mpl.rc_context(settings)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from evaluation.files import FileError, read_json
 from reports.columns import duration
 from reports.grid import Grid, GridRow
 
@@ -71,9 +72,9 @@ def read_stamp(out: Path, commits: Iterable[str | None]) -> tuple[Stamp, list[st
     if not path.exists():
         return Stamp(NOT_RUN, None), []
     try:
-        result = TypeAdapter(SelfTest).validate_json(path.read_bytes())
-    except OSError as error:
-        return Stamp(DAMAGED, None), [f"{path} cannot be read: {error.strerror}"]
+        result = TypeAdapter(SelfTest).validate_python(read_json(path, "a valid self-test result"))
+    except FileError as error:
+        return Stamp(DAMAGED, None), [str(error)]
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"

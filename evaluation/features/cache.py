@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from evaluation.features.extractors import FeatureExtractor, Features
 from evaluation.features.weights import cache_folder
+from evaluation.files import FileError, read_npz
 from evaluation.record import write_atomic
 
 PACKAGES = ("torch", "torchvision", "torch-fidelity")
@@ -64,15 +65,12 @@ def cache_key(extractor: FeatureExtractor, images: NDArray[np.uint8] | torch.Ten
 
 def _read(path: Path) -> Features | None:
     """What a file holds; None, with a warning, if it is damaged, or if there is none."""
-    try:
-        data = path.read_bytes()
-    except OSError:
+    if not path.exists():
         return None
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        sound = arrays.pop(DIGEST).tobytes() == _digest(arrays)
-    except Exception:  # whatever zip and NumPy readers raise on broken bytes; it is not listed anywhere
+        arrays = read_npz(path)
+        sound = arrays.pop(DIGEST).tobytes() == _digest(arrays) and "features" in arrays
+    except (FileError, KeyError):
         sound = False
     if not sound:
         warnings.warn(f"the cached features {path} are damaged and are computed again", stacklevel=3)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 from evaluation.features.weights import cache_folder
+from evaluation.files import FileError, read_json
 from evaluation.record import write_json
 
 FILE = "selftest.json"
@@ -55,8 +55,8 @@ def stamp(out: Path) -> None:
 def _read(path: Path) -> dict[str, Any] | None:
     """A result, None where there is none that can be read."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json(path)
+    except FileError:
         return None
     sound = isinstance(content, dict) and all(isinstance(content.get(k), str) for k in ("date", "code_sha256"))
     return content if sound else None
