@@ -86,6 +86,15 @@ def write_page(out: Path, *, unless_current: bool = False) -> bool:
 
     ``unless_current`` leaves a report as it is that was made by this code from the very files that are there.
     """
+    try:
+        return _write_page(out, unless_current)
+    except OSError as error:  # the records are safe
+        where = f": {error.filename}" if error.filename else ""
+        say(f"the report of {out} could not be written: {error.strerror}{where}")
+        return False
+
+
+def _write_page(out: Path, unless_current: bool) -> bool:
     from experiments.selftest.stamp import stamp
 
     stamp(out)

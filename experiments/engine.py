@@ -7,6 +7,7 @@ of all, the completion marker ``done``. Whatever is there and whole is not made 
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -58,6 +59,8 @@ def first_line(error: BaseException) -> str:
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in line:
         return f"out of memory ({line}); a smaller batch size or network needs less"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"{error.strerror}; free some and run the same command again"
     if isinstance(error, OSError) and error.errno is not None:
         return f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
     return line

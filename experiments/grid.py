@@ -6,6 +6,7 @@ waits and takes over should that process die. Imports no torch.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import sys
@@ -84,7 +85,8 @@ def run_grid(cells: Sequence[Cell], out: Path, options: GridOptions) -> bool:
     if not left:
         return True
     engine = engine_module(options.engine)
-    write_grid_file(jobs, out, options)
+    with contextlib.suppress(OSError):  # only for those who watch
+        write_grid_file(jobs, out, options)
     ends: Counter[Status] = Counter()
     while left:
         outcomes = _round(engine.run(left, options))

@@ -69,11 +69,13 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--budget", type=float, default=2e8)
     parser.add_argument("--broken", type=int, nargs="*", default=[], help="seeds whose batch size is too large")
+    parser.add_argument("--large", type=int, nargs="*", default=[], help="seeds whose network fits into no memory")
     parser.add_argument("--retries", type=int, default=2)
     parser.add_argument("--engine", default="local")
     args = parser.parse_args(argv)
+    changes = {seed: {"batch_size": 5000} for seed in args.broken} | {seed: {"width": 65536} for seed in args.large}
     cells = [
-        tiny_cell(model, seed, budget=args.budget, **({"batch_size": 5000} if seed in args.broken else {}))
+        tiny_cell(model, seed, budget=args.budget, **changes.get(seed, {}))
         for seed in args.seeds
         for model in args.models
     ]
