@@ -143,6 +143,9 @@ def _usable(record: Record, path: Path) -> Record:
     budget = record.config.get("budget", 0)
     if isinstance(budget, bool) or not isinstance(budget, int | float) or budget < 0:
         raise RecordError(f"{path} is not a valid Record: config.budget: a number of FLOPs is allowed")
+    for name, value in (record.metrics | {"likelihood": record.likelihood, "speed": record.speed}).items():
+        if value.ci_low is not None and value.ci_high is not None and value.ci_low > value.ci_high:
+            raise RecordError(f"{path} is not a valid Record: {name[:80]!r} has an interval that ends before it begins")
     return record
 
 

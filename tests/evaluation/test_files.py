@@ -10,6 +10,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -288,7 +289,7 @@ def test_a_seal_does_not_reach_outside_its_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("field", ["model", "dataset", "config_hash"])
 @pytest.mark.parametrize("name", ["../../evil", "/tmp/evil", "a\\b", "", "<script>", "$\\frac{$", "x" * 65, "."])
 def test_names_of_records_are_plain(field: str, name: str, tmp_path: Path) -> None:
-    made = type(cell_record("gan"))(**vars(cell_record("gan")) | {field: name})
+    made = replace(cell_record("gan"), **{field: name})
     made.save(tmp_path / "m" / "d" / "h" / "seed=0" / "record.json")
     found = collect(tmp_path)
     assert found.runs == () and "is no name" in found.unreadable[0]
@@ -297,9 +298,17 @@ def test_names_of_records_are_plain(field: str, name: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("budget", [None, "much", True, -1, [1.0]])
 def test_budgets_of_records_are_numbers(budget: object, tmp_path: Path) -> None:
     made = cell_record("gan")
-    type(made)(**vars(made) | {"config": made.config | {"budget": budget}}).save(tmp_path / "m/d/h/seed=0/record.json")
+    replace(made, config=made.config | {"budget": budget}).save(tmp_path / "m/d/h/seed=0/record.json")
     found = collect(tmp_path)
     assert found.runs == () and "config.budget: a number of FLOPs is allowed" in found.unreadable[0]
+
+
+def test_intervals_of_records_have_a_width(tmp_path: Path) -> None:
+    made = cell_record("gan")
+    odd = replace(made.metrics["recall"], ci_low=0.8, ci_high=0.6)
+    replace(made, metrics=made.metrics | {"recall": odd}).save(tmp_path / "m/d/h/seed=0/record.json")
+    found = collect(tmp_path)
+    assert found.runs == () and "'recall' has an interval that ends before it begins" in found.unreadable[0]
 
 
 def test_links_in_a_cell_are_not_followed(tmp_path: Path) -> None:
@@ -319,11 +328,11 @@ def test_links_in_a_cell_are_not_followed(tmp_path: Path) -> None:
 def test_strings_of_records_are_text_in_every_format(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script> $\\frac{$ \\input{/etc/passwd} [x] * | `"
     made = synthetic.complete(synthetic.record("gan"))
-    likelihood = type(made.likelihood)(**vars(made.likelihood) | {"kind": evil, "self_check": evil})
+    likelihood = replace(made.likelihood, kind=evil, self_check=evil)
     metrics = made.metrics | {evil: made.metrics["recall"]}
-    place = type(made.provenance)(**vars(made.provenance) | {"cpu": evil, "versions": {evil: evil}})
-    changes = {"likelihood": likelihood, "likelihoods": (likelihood,), "metrics": metrics, "provenance": place}
-    synthetic.write_cell(tmp_path, type(made)(**vars(made) | changes), files=False)
+    place = replace(made.provenance, cpu=evil, versions={evil: evil})
+    made = replace(made, likelihood=likelihood, likelihoods=(likelihood,), metrics=metrics, provenance=place)
+    synthetic.write_cell(tmp_path, made, files=False)
     report = write_report(tmp_path).parent
     assert "<script" not in (report / "index.html").read_text()
     assert not any(c in (report / "table.tex").read_text() for c in ("\\frac", "\\input", "<script"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from evaluation.record import Record, write_json
 from evaluation.seal import seal
+from experiments.cli import main
 from experiments.identity import identity
 from tests.reports import synthetic
 
@@ -66,3 +68,16 @@ def contents(folder: Path) -> dict[str, bytes]:
     """Every file below a folder but locks, by its relative name."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def small_archive(folder: Path) -> Path:
+    """The archive of a single cell without controls."""
+    write_cell(folder / "one", cell_record("gan"))
+    assert main(["export", str(folder / "one"), "--out", str(folder / "small.zip")]) == 0
+    return folder / "small.zip"
+
+
+def members(path: Path) -> dict[str, bytes]:
+    """What a ZIP file holds, by name."""
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}

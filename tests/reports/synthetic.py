@@ -75,7 +75,8 @@ def metric(
     made: Fingerprint | None = PRINT,
 ) -> MetricValue:
     """A metric with an interval of value * (1 ± width), or without one."""
-    low, high = (None, None) if width is None or value is None else (value * (1 - width), value * (1 + width))
+    ends = (None, None) if width is None or value is None else sorted((value * (1 - width), value * (1 + width)))
+    low, high = ends
     method = None if low is None else "delete-a-group jackknife, 20 groups"
     own = None if made is None or value is None else replace(made, n_real=n, n_fake=n)
     return MetricValue(value, low, high, n, n, "digits", up, reason, method, own)
