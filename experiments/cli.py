@@ -45,6 +45,9 @@ def _ending_cleanly() -> Iterator[None]:
 
 
 def _dispatch(argv: Sequence[str]) -> int:
+    for word in argv:
+        if "\0" in word or any("\ud800" <= character <= "\udfff" for character in word):
+            raise UsageError(f"{word!a} holds a character that no option and no file may have: use UTF-8 without NUL")
     if not argv or argv[0].startswith("-"):
         return run_one_cell(argv)
     if argv[0] not in command_names():

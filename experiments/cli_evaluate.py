@@ -50,7 +50,7 @@ def entry_name(given: str | None, images: Path) -> str:
     """The name of the row: the one given, or the file's or folder's; ``UsageError`` if it cannot be one."""
     from evaluation.controls import CONTROLS
 
-    whole = images.expanduser().resolve()
+    whole = images.resolve()
     name = (whole.name if whole.is_dir() else whole.stem) if given is None else given
     if not NAME.fullmatch(name):
         raise UsageError(
@@ -69,7 +69,7 @@ def evaluate_entry(entry: Entry, out: Path) -> int:
         UsageError: The images or the data cannot be used; nothing has been written.
     """
     try:
-        found = read_images(entry.images.expanduser(), dataset_module(entry.dataset).INFO, resize=entry.resize)
+        found = read_images(entry.images, dataset_module(entry.dataset).INFO, resize=entry.resize)
     except ExternalError as error:
         raise UsageError(str(error)) from None
     for sentence in found.unreadable:

@@ -28,6 +28,7 @@ from experiments.discovery import dataset_module, dataset_names, model_names, pr
 
 DOTTED = ("--model.", "--data.", "--evaluation.", "--trainer.")
 MAX_SEED = 2**32 - 1
+MAX_NAME, MAX_PATH = 255, 4000  # bytes, below what file systems allow
 MAX_SECONDS = 1000 * 86400.0
 
 
@@ -51,6 +52,8 @@ class Parser(argparse.ArgumentParser):
 
     def parse_strictly(self, args: Sequence[str], dotted: Sequence[str] = ()) -> argparse.Namespace:
         """Parse; an option that does not exist is answered with the closest one that does."""
+        if any(word == "--" or word.endswith("=--") for word in args):
+            raise UsageError("'--' is neither an option nor a value")
         namespace, extras = self.parse_known_args(args)
         if extras:
             option = next((word for word in extras if word.startswith("-")), None)
@@ -174,15 +177,27 @@ def default_budget(info: DatasetInfo) -> float:
     return budget_flops("small" if info.image_size < 16 else "medium")
 
 
+def path(text: str) -> Path:
+    """A file or folder that may be there or not; ``~`` is one's home."""
+    if any(len(part.encode()) > MAX_NAME for part in text.split("/")):
+        raise argparse.ArgumentTypeError(f"a name in {text[:40]!r}... is longer than {MAX_NAME} bytes")
+    if len(text.encode()) > MAX_PATH:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r}... is longer than {MAX_PATH} bytes")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f"there is no user whose home is {text!r}") from None
+
+
 def output_folder(text: str) -> Path:
     """A folder that exists or can be created."""
-    path = Path(text).expanduser()
-    existing = next(folder for folder in (path, *path.absolute().parents) if os.path.exists(folder))
+    folder = path(text)
+    existing = next(above for above in (folder, *folder.absolute().parents) if os.path.exists(above))
     if not existing.is_dir():
         raise UsageError(f"--out {text!r} cannot be used: {existing} is not a folder")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise UsageError(f"--out {text!r} cannot be used: {existing} is not writable")
-    return path
+    return folder
 
 
 # Dotted options.

@@ -116,7 +116,7 @@ def collect(out: Path) -> Collection:
             unreadable.append(relative(fault, out))
             continue
         try:
-            runs.append(Run(_named_plainly(load_record(path), path), path, control))
+            runs.append(Run(_usable(load_record(path), path), path, control))
         except RecordError as error:
             unreadable.append(relative(str(error), out))
     for path in sorted(out.glob(f"*/*/*/seed=*/{FAILURE_FILE}")):
@@ -134,12 +134,15 @@ def relative(sentence: str, out: Path) -> str:
     return sentence.replace(f"{out}/", "")
 
 
-def _named_plainly(record: Record, path: Path) -> Record:
-    """The record, whose names become names of files and parts of pages; ``RecordError`` if they cannot."""
+def _usable(record: Record, path: Path) -> Record:
+    """The record, whose names become names of files; ``RecordError`` if they or its budget cannot be used."""
     for name in (record.model, record.dataset, record.config_hash):
         if not PLAIN_NAME.fullmatch(name):
             allowed = "1 to 64 letters, digits, '.', '_' or '-', a letter or digit first, are allowed"
             raise RecordError(f"{path} is not a valid Record: {name[:80]!r} is no name; {allowed}")
+    budget = record.config.get("budget", 0)
+    if isinstance(budget, bool) or not isinstance(budget, int | float) or budget < 0:
+        raise RecordError(f"{path} is not a valid Record: config.budget: a number of FLOPs is allowed")
     return record
 
 

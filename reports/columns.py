@@ -107,6 +107,8 @@ def main_metrics(keys: Iterable[str], primary: str | None) -> list[str]:
 def number(value: float, digits: int = 3) -> str:
     """Significant digits, three unless told: 0.0123, 1.23, 123, 1,230, 1.23e-5."""
     rounded = float(f"{value:.{digits}g}")
+    if not math.isfinite(rounded):
+        return str(rounded)  # a difference of numbers near the largest that there are
     size = abs(rounded)
     if size == 0:
         return "0"
@@ -129,6 +131,8 @@ def factor(value: float) -> str:
 def si(value: float, unit: str = "", digits: int = 3) -> str:
     """Significant digits with a decimal prefix: ``si(1.2e12, "FLOP")`` is "1.20 TFLOP"."""
     rounded = float(f"{value:.{digits}g}")
+    if not math.isfinite(rounded):
+        return f"{rounded} {unit}".rstrip()
     power = 0 if abs(rounded) < 1000 else min(7, int(math.log10(abs(rounded)) // 3))
     scaled = rounded / 1000**power
     whole = power == 0 and scaled == round(scaled)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from experiments import cli_options as options
 from experiments import cli_text as text
@@ -18,7 +17,7 @@ def evaluate_parser() -> Parser:
     """Options of an exam of images made elsewhere."""
     description = "Put images made elsewhere through the exam; they enter the report as a row of their own."
     parser = Parser(f"{PROG} evaluate", description, add_help=False, epilog=text.EVALUATE_NOTES)
-    parser.add_argument("images", type=Path, metavar="IMAGES", help="folder, .npz or .npy of uint8 images")
+    parser.add_argument("images", type=options.path, metavar="IMAGES", help="folder, .npz or .npy of uint8 images")
     parser.add_argument("-h", "--help", action="store_true", help="this text")
     parser.add_argument("--reference", required=True, type=options.dataset, metavar="D", help="the real images")
     parser.add_argument("--name", metavar="NAME", help="name of the row (default: that of the file or folder)")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from experiments import cli_options as options
 from experiments.cli_options import Parser, UsageError
@@ -19,11 +18,11 @@ def main(argv: Sequence[str]) -> int:
     """Finished cells and controls as an archive."""
     about = "Write all finished cells of a folder of runs into one ZIP file, with checksums and a description."
     parser = Parser(f"{PROG} export", about, epilog=NOTES)
-    parser.add_argument("dir", nargs="?", default="runs", metavar="DIR", help="default: runs")
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="the archive, .zip")
+    parser.add_argument("dir", nargs="?", default="runs", type=options.path, metavar="DIR", help="default: runs")
+    parser.add_argument("--out", required=True, type=options.path, metavar="FILE", help="the archive, .zip")
     parser.add_argument("--checkpoints", action="store_true", help="with the trained models")
     args = parser.parse_strictly(argv)
-    folder, target = Path(args.dir).expanduser(), args.out.expanduser()
+    folder, target = args.dir, args.out
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder of runs")
     if target.suffix != ".zip":

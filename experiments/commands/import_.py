@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from experiments import cli_options as options
 from experiments.cli_options import Parser, UsageError
 from experiments.commands.base import PROG, add_out
 
@@ -18,10 +18,10 @@ def main(argv: Sequence[str]) -> int:
     """Cells and controls of an archive."""
     about = "Check an archive of runs and add the cells that are not there yet."
     parser = Parser(f"{PROG} import", about, epilog=NOTES)
-    parser.add_argument("file", type=Path, metavar="FILE", help="what export wrote")
+    parser.add_argument("file", type=options.path, metavar="FILE", help="what export wrote")
     add_out(parser)
     args = parser.parse_strictly(argv)
-    path = args.file.expanduser()
+    path = args.file
     if not path.is_file():
         raise UsageError(f"there is no archive at {path}")
     from experiments.archive.container import ArchiveError

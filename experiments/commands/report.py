@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
+from experiments import cli_options as options
 from experiments.cli_options import Parser, UsageError
 from experiments.commands.base import PROG
 
@@ -14,8 +14,8 @@ USAGE = "report [DIR]"
 def main(argv: Sequence[str]) -> int:
     """The report over all records found in a folder."""
     parser = Parser(f"{PROG} report", "Write the report over all records found in a folder of runs.")
-    parser.add_argument("dir", nargs="?", default="runs", metavar="DIR", help="default: runs")
-    folder = Path(parser.parse_strictly(argv).dir).expanduser()
+    parser.add_argument("dir", nargs="?", default="runs", type=options.path, metavar="DIR", help="default: runs")
+    folder = parser.parse_strictly(argv).dir
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder of runs")
     from experiments.cli_run import write_page

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from experiments import cli_options as options
 from experiments.cli_options import Parser, UsageError
@@ -17,9 +16,9 @@ def main(argv: Sequence[str]) -> int:
     parser = Parser(f"{PROG} sample", "Generate images with a trained model.")
     count = options.whole_number(1, 1_000_000)
     label = options.whole_number(0, 1_000_000)
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="<cell>/checkpoints/model.ckpt")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=options.path, help="<cell>/checkpoints/model.ckpt")
     parser.add_argument("--n", default=64, type=count, metavar="N", help="default: 64")
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help=".png (a grid) or .npz")
+    parser.add_argument("--out", required=True, type=options.path, metavar="FILE", help=".png (a grid) or .npz")
     parser.add_argument("--label", type=label, metavar="K", help="default: all classes in turn")
     add_seed(parser)
     args = parser.parse_strictly(argv)

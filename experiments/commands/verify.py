@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
+from experiments import cli_options as options
 from experiments.cli_options import Parser, UsageError
 from experiments.commands.base import PROG
 
@@ -16,8 +16,8 @@ def main(argv: Sequence[str]) -> int:
     """Published tables, seals and identities against the records."""
     about = "Compute every published table again from the records, check seals and identities, and compare."
     parser = Parser(f"{PROG} verify", about, epilog=NOTES)
-    parser.add_argument("dir", nargs="?", default="runs", metavar="DIR", help="default: runs")
-    folder = Path(parser.parse_strictly(argv).dir).expanduser()
+    parser.add_argument("dir", nargs="?", default="runs", type=options.path, metavar="DIR", help="default: runs")
+    folder = parser.parse_strictly(argv).dir
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder of runs")
     from experiments.verify import verify_and_say

@@ -294,6 +294,14 @@ def test_names_of_records_are_plain(field: str, name: str, tmp_path: Path) -> No
     assert found.runs == () and "is no name" in found.unreadable[0]
 
 
+@pytest.mark.parametrize("budget", [None, "much", True, -1, [1.0]])
+def test_budgets_of_records_are_numbers(budget: object, tmp_path: Path) -> None:
+    made = cell_record("gan")
+    type(made)(**vars(made) | {"config": made.config | {"budget": budget}}).save(tmp_path / "m/d/h/seed=0/record.json")
+    found = collect(tmp_path)
+    assert found.runs == () and "config.budget: a number of FLOPs is allowed" in found.unreadable[0]
+
+
 def test_links_in_a_cell_are_not_followed(tmp_path: Path) -> None:
     out = tmp_path / "runs"
     folder = synthetic.write_cell(out, synthetic.record("diffusion"))

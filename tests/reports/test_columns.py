@@ -102,3 +102,7 @@ def test_the_main_feature_space_decides_where_it_is_known() -> None:
 )  # fmt: skip
 def test_titles(key: str, title: str) -> None:
     assert metric_title(key) == title
+
+
+def test_numbers_that_overflow_are_said() -> None:
+    assert (number(float("inf")), si(float("-inf"), "FLOP"), duration(float("inf"))) == ("inf", "-inf FLOP", "inf h")
