@@ -14,6 +14,7 @@ from datamodules import digits
 from experiments.artifacts import TRAINING_FILE, Training, read_training, trained_model
 from experiments.checkpoints import BELONGS_TO, newest_fitting
 from experiments.config import Cell
+from experiments.training import ALONE
 from tests.experiments.killing import cell_of
 from tests.models.tiny import assert_same_weights, silent
 
@@ -25,7 +26,7 @@ Trained = tuple[Cell, Path, dict[str, torch.Tensor], Training]
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """A trained cell: its folder, weights and costs."""
     cell, folder = cell_of("gan"), tmp_path_factory.mktemp("cell")
-    model, training = trained_model(cell, digits.load(digits.Config()), folder, silent())
+    model, training = trained_model(cell, digits.load(digits.Config()), folder, silent(), ALONE)
     return cell, folder, model.state_dict(), training
 
 
@@ -79,7 +80,7 @@ def test_what_is_damaged_is_made_again_and_is_the_same(trained: Trained, name: s
     folder, progress = tmp_path / "cell", silent()
     shutil.copytree(original, folder)
     (folder / name).write_bytes(damaged((folder / name).read_bytes(), random.Random(7)))
-    model, again = trained_model(cell, digits.load(digits.Config()), folder, progress)
+    model, again = trained_model(cell, digits.load(digits.Config()), folder, progress, ALONE)
     assert_same_weights(model.state_dict(), weights)
     assert again == training  # with the seconds that it took the first time
     said = progress.console.file.getvalue()
@@ -92,7 +93,7 @@ def test_a_generator_without_its_training_is_made_again(trained: Trained, tmp_pa
     folder = tmp_path / "cell"
     shutil.copytree(original, folder)
     (folder / TRAINING_FILE).unlink()
-    model, _ = trained_model(cell, digits.load(digits.Config()), folder, silent())
+    model, _ = trained_model(cell, digits.load(digits.Config()), folder, silent(), ALONE)
     assert_same_weights(model.state_dict(), weights)
 
 
