@@ -33,18 +33,24 @@ def stream_indices(n: int, start: int, stop: int, seed: int) -> NDArray[np.int64
 
 
 class StepSampler(Sampler[Tensor]):
-    """Index batches, int64 (batch_size,), of the steps ``first`` to ``last`` (excluded)."""
+    """Index batches of the steps ``first`` to ``last`` (excluded), int64 (batch_size / size,).
 
-    def __init__(self, n: int, batch_size: int, first: int, last: int, seed: int) -> None:
+    Of ``size`` processes the one of that ``rank`` gets its contiguous share of every batch.
+    """
+
+    def __init__(
+        self, n: int, batch_size: int, first: int, last: int, seed: int, rank: int = 0, size: int = 1
+    ) -> None:
         self.n, self.batch_size, self.first, self.last, self.seed = n, batch_size, first, last, seed
+        self.skipped, self.rows = rank * (batch_size // size), batch_size // size
 
     def __len__(self) -> int:
         return self.last - self.first
 
     def __iter__(self) -> Iterator[Tensor]:
         for step in range(self.first, self.last):
-            start = step * self.batch_size
-            yield torch.from_numpy(stream_indices(self.n, start, start + self.batch_size, self.seed))
+            start = step * self.batch_size + self.skipped
+            yield torch.from_numpy(stream_indices(self.n, start, start + self.rows, self.seed))
 
 
 class _Columns(Dataset[dict[str, Tensor]]):
@@ -61,19 +67,24 @@ class StepDataModule(pl.LightningDataModule):
     """Serves ``steps`` training batches in chunks of ``chunk`` steps; a Lightning epoch is a chunk.
 
     Batches are dicts of the columns (``image`` uint8 (B, C, H, W), ``label`` int64 (B,), whatever a
-    frozen stage produced) and ``index`` int64 (B,).
+    frozen stage produced) and ``index`` int64 (B,). ``share`` is a process's rank and the number of
+    processes that share every batch.
     """
 
-    def __init__(self, columns: dict[str, Tensor], *, batch_size: int, steps: int, chunk: int, seed: int) -> None:
+    def __init__(
+        self, columns: dict[str, Tensor], *, batch_size: int, steps: int, chunk: int, seed: int,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
         super().__init__()
         self.columns = _Columns(columns)
         self.length = len(next(iter(columns.values())))
         self.batch_size, self.steps, self.chunk, self.seed = batch_size, steps, chunk, seed
+        self.share = share
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """The chunk that the trainer's current epoch stands for."""
         assert self.trainer is not None, "the trainer asks for batches, so there is one"
         first = self.trainer.current_epoch * self.chunk
         last = min(first + self.chunk, self.steps)
-        sampler = StepSampler(self.length, self.batch_size, first, last, self.seed)
+        sampler = StepSampler(self.length, self.batch_size, first, last, self.seed, *self.share)
         return DataLoader(self.columns, sampler=sampler, batch_size=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import subprocess
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -38,7 +39,7 @@ def git_state() -> tuple[str | None, str | None]:
 
 def provenance(
     *, dataset_sha256: str, extractor_sha256: str | None, checkpoint_sha256: str | None, ema: bool,
-    sampler: str | None, wall_seconds: float, cpu_seconds: float,
+    sampler: str | None, wall_seconds: float, cpu_seconds: float, processes: int = 1, strategy: str | None = None,
 ) -> Provenance:
     """Everything else that a record must carry."""
     commit, dirty = git_state()
@@ -59,4 +60,7 @@ def provenance(
         cpu_seconds=cpu_seconds,
         peak_memory_mib=peak_memory_mib(),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
+        processes=processes,
+        strategy=strategy,
+        hostname=socket.gethostname(),
     )

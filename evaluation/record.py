@@ -7,13 +7,14 @@ written once, atomically, and never edited. This module imports neither torch no
 from __future__ import annotations
 
 import functools
-import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+
+from evaluation.atomic import write_atomic as write_atomic  # where all look for it
+from evaluation.atomic import write_json as write_json
 
 SCHEMA_VERSION = 2
 RECORD_FILE = "record.json"
@@ -197,7 +198,11 @@ class Speed:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a record comes from. Hashes are SHA-256 hex digests."""
+    """Where a record comes from. Hashes are SHA-256 hex digests.
+
+    ``threads``, ``peak_memory_mib`` and ``hostname`` are those of the first of the ``processes`` that worked
+    on it together, ``cpu_seconds`` of all; ``strategy`` is how they shared the training, None for one process.
+    """
 
     git_commit: str | None
     dirty_diff_hash: str | None
@@ -215,6 +220,9 @@ class Provenance:
     cpu_seconds: float
     peak_memory_mib: float
     date: str
+    processes: int = 1
+    strategy: str | None = None
+    hostname: str | None = None
 
 
 @dataclass(frozen=True)
@@ -260,22 +268,6 @@ class Failure:
     def save(self, path: Path) -> None:
         """Write atomically as JSON."""
         write_json(path, asdict(self))
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write ``data`` so that ``path`` holds either its old content or all of the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically; NaN and infinity raise ``ValueError`` (they are not JSON)."""
-    write_atomic(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
 @functools.cache

@@ -2,7 +2,8 @@
 
 A model is asked for as many images as the test split has (or fewer, if told so), of the test
 split's classes in its order. It is seen only through its contract. Images from elsewhere sit the
-part of the exam that needs no model.
+part of the exam that needs no model. Several processes share the batches of what a model answers; the
+first one has all answers and judges them.
 """
 
 from __future__ import annotations
@@ -14,16 +15,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from datamodules.base import ImageDataset
 from evaluation.config import EvaluationConfig
 from evaluation.controls import asked_labels
 from evaluation.likelihood.bits import ScoredBound, missing, score_likelihood
 from evaluation.record import Likelihood, MetricValue, Speed, Truth
 from evaluation.reference import Generated, Reference, number_of_samples
+from evaluation.sharing import in_turns
 from evaluation.speed import measure_speed
 from evaluation.truth import caught, measure_truth
-from models.base import GenerativeModel
+from models.base import GenerativeModel, image_generators
 
-__all__ = ["Examination", "Generated", "Reference", "examine", "examine_images", "generate", "number_of_samples"]
+__all__ = [
+    "Answers", "Examination", "Generated", "Reference", "answer", "examine", "examine_images", "generate", "judge",
+    "number_of_samples",
+]
 
 CALIBRATION_IMAGES = 64  # of the validation split
 NOT_ASKED = "it was not asked for: --evaluation.num_slow_likelihood_images is 0"
@@ -33,6 +39,14 @@ OnProgress = Callable[[str, int, int], None]
 
 def silent(name: str, done: int, total: int) -> None:
     """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model was asked for: samples, and its kinds of likelihood."""
+
+    generated: Generated
+    bounds: list[ScoredBound]
 
 
 @dataclass(frozen=True)
@@ -52,21 +66,23 @@ def generate(
 ) -> Generated:
     """One image per label, in batches; image i depends on the seed and on i only.
 
-    ``on_images`` is told after every batch how many images there are.
+    ``on_images`` is told after every batch how many images there are. Of several processes the first
+    gets all images, the others those they made.
     """
     generator = torch.Generator().manual_seed(seed)
-    images: list[torch.Tensor] = []
-    for batch in torch.from_numpy(labels).split(batch_size):
-        images.append(model.sample(len(batch), condition=batch, generator=generator).images.cpu())
-        on_images(sum(map(len, images)))
+    images = in_turns(
+        torch.from_numpy(labels).split(batch_size),
+        lambda batch: model.sample(len(batch), condition=batch, generator=generator).images.cpu(),
+        skip=lambda batch: image_generators(len(batch), generator),
+        on_item=lambda done: on_images(min(done * batch_size, len(labels))),
+    ) or [torch.empty(0, *model.image_shape, dtype=torch.uint8)]
     return Generated(torch.cat(images).numpy(), labels)
 
 
 def score_likelihoods(
-    model: GenerativeModel, reference: Reference, config: EvaluationConfig, *, seed: int, tell: OnProgress = silent
+    model: GenerativeModel, dataset: ImageDataset, config: EvaluationConfig, *, seed: int, tell: OnProgress = silent
 ) -> list[ScoredBound]:
     """Every kind of likelihood that a model offers and the exam asks for, on the first images of the test split."""
-    dataset = reference.dataset
     sizes = {
         kind: config.num_slow_likelihood_images if kind in model.slow_likelihood_kinds else config.num_likelihood_images
         for kind in model.likelihood_kinds
@@ -115,11 +131,38 @@ def believed(bounds: list[ScoredBound], truth: Truth | None) -> tuple[Likelihood
     return tuple(found)
 
 
+def answer(
+    model: GenerativeModel, dataset: ImageDataset, config: EvaluationConfig, *, seeds: dict[str, int],
+    tell: OnProgress = silent,
+) -> Answers:
+    """Ask a model in evaluation mode for its samples and likelihoods; every process takes part."""
+    labels = asked_labels(dataset, number_of_samples(dataset, config))
+    tell("sampling for the exam", 0, len(labels))
+    generated = generate(
+        model, labels, seed=seeds["samples"], batch_size=config.batch_size,
+        on_images=lambda done: tell("sampling for the exam", done, len(labels)),
+    )
+    return Answers(generated, score_likelihoods(model, dataset, config, seed=seeds["likelihood"], tell=tell))
+
+
+def judge(
+    model: GenerativeModel, reference: Reference, config: EvaluationConfig, answers: Answers, *,
+    seeds: dict[str, int], tell: OnProgress = silent,
+) -> Examination:
+    """Metrics, truth and speed; by one process, which has all answers."""
+    tell("metrics", 0, 1)
+    metrics, truth = examine_images(reference, answers.generated, answers.bounds)
+    tell("sampling speed", 0, 1)
+    speed = measure_speed(model, seed=seeds["samples"], repeats=config.speed_repeats)
+    likelihoods = believed(answers.bounds, truth) or (missing(model.likelihood_missing),)
+    return Examination(answers.generated, metrics, likelihoods, speed, truth)
+
+
 def examine(
     model: GenerativeModel, reference: Reference, config: EvaluationConfig, *, seeds: dict[str, int],
     tell: OnProgress = silent,
 ) -> Examination:
-    """Samples, metrics, likelihoods and speed of a trained model.
+    """Samples, metrics, likelihoods and speed of a trained model, by one process.
 
     Args:
         model: In evaluation mode.
@@ -128,16 +171,5 @@ def examine(
         seeds: For the axes ``samples`` and ``likelihood``.
         tell: Told what is being done, how far it is and how far it goes.
     """
-    labels = asked_labels(reference.dataset, reference.n)
-    tell("sampling for the exam", 0, len(labels))
-    generated = generate(
-        model, labels, seed=seeds["samples"], batch_size=config.batch_size,
-        on_images=lambda done: tell("sampling for the exam", done, len(labels)),
-    )
-    bounds = score_likelihoods(model, reference, config, seed=seeds["likelihood"], tell=tell)
-    tell("metrics", 0, 1)
-    metrics, truth = examine_images(reference, generated, bounds)
-    tell("sampling speed", 0, 1)
-    speed = measure_speed(model, seed=seeds["samples"], repeats=config.speed_repeats)
-    likelihoods = believed(bounds, truth) or (missing(model.likelihood_missing),)
-    return Examination(generated, metrics, likelihoods, speed, truth)
+    answers = answer(model, reference.dataset, config, seeds=seeds, tell=tell)
+    return judge(model, reference, config, answers, seeds=seeds, tell=tell)

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
+from pydantic import TypeAdapter
 
 import models
 from datamodules.base import ImageDataset
 from evaluation import pictures
 from evaluation.record import Budget, Parameters, StageBudget, write_atomic, write_json
 from evaluation.runner import Generated
-from experiments.checkpoints import checksum_path, is_intact, save_checked
-from experiments.config import Cell
+from evaluation.seal import file_digest
+from experiments.checkpoints import is_intact, save_checked
+from experiments.config import Cell, TrainerConfig
+from experiments.distributed import on_main
 from experiments.progress import Progress
-from experiments.training import StageResult, train
+from experiments.seeds import axis_seed
+from experiments.stage_log import LOG_FILE, write_log
+from experiments.training import StageResult, seed_libraries, train
 from models.base import GenerativeModel
 
 SHOWN = 16  # images in the picture of samples coming out of static
@@ -28,12 +34,32 @@ MODEL_FILE = "model.ckpt"
 TRAINING_FILE = "training.json"
 
 
+class Damaged(ValueError):
+    """What training left is not whole; the message is one sentence."""
+
+
 @dataclass(frozen=True)
 class Training:
-    """What training cost, and the hash of what came out of it."""
+    """What training cost, and the SHA-256 of the files that came out of it, by their names in the cell's folder."""
 
-    budget: Budget
-    checkpoint_sha256: str
+    stages: tuple[StageBudget, ...]
+    steps: int
+    files: dict[str, str]
+
+    @property
+    def budget(self) -> Budget:
+        """The cost over all stages."""
+        return Budget(
+            train_flops=sum(s.flops for s in self.stages),
+            images_seen=sum(s.images_seen for s in self.stages),
+            steps=self.steps,
+            stages=self.stages,
+        )
+
+    @property
+    def checkpoint_sha256(self) -> str:
+        """The hash of the generator."""
+        return self.files[f"checkpoints/{MODEL_FILE}"]
 
 
 def builder(cell: Cell, dataset: ImageDataset) -> Callable[[], GenerativeModel]:
@@ -45,26 +71,75 @@ def builder(cell: Cell, dataset: ImageDataset) -> Callable[[], GenerativeModel]:
 
 
 def trained_model(
-    cell: Cell, dataset: ImageDataset, folder: Path, progress: Progress
+    cell: Cell, dataset: ImageDataset, folder: Path, progress: Progress, trainer: TrainerConfig
 ) -> tuple[GenerativeModel, Training]:
-    """The cell's trained generator: read if it is there and whole, otherwise trained and saved."""
+    """The cell's trained generator: read if it is there and whole, otherwise trained, saved and read."""
+    if not on_main(lambda: read_training(folder, progress.warn) is not None):
+        model, results = train(
+            builder(cell, dataset), torch.from_numpy(dataset.train.images), torch.from_numpy(dataset.train.labels),
+            folder, budget=cell.budget, seed=cell.seed, progress=progress, trainer=trainer,
+        )
+        on_main(lambda: bool(save_training(cell, model, results, folder)))
+    training = read_training(folder, progress.warn)
+    if training is None:
+        raise Damaged(f"{folder / TRAINING_FILE} was damaged while it was written")
+    seed_libraries(axis_seed(cell.seed, "after training"))  # however the generator came about
+    return models.load(folder / "checkpoints" / MODEL_FILE, device=_device()), training
+
+
+def save_training(cell: Cell, model: GenerativeModel, results: list[StageResult], folder: Path) -> Training:
+    """Write the training log, the generator and, last, the file that says what belongs together."""
     path = folder / "checkpoints" / MODEL_FILE
-    if path.exists() and (folder / TRAINING_FILE).exists():
-        if is_intact(path):
-            return models.load(path, device=_device()), _read_training(folder)
-        progress.warn(f"checkpoint {path} is damaged (its checksum does not match); it is made again")
-    model, results = train(
-        builder(cell, dataset), torch.from_numpy(dataset.train.images), torch.from_numpy(dataset.train.labels),
-        folder, budget=cell.budget, seed=cell.seed, progress=progress,
-    )
-    write_json(folder / TRAINING_FILE, [asdict(stage) for stage in _stage_budgets(results)]
-               + [{"steps": sum(r.plan.steps for r in results)}])
+    write_log(folder / LOG_FILE, [(result.plan.name, result.rows) for result in results])
     save_checked(
         {"format": models.FORMAT, "model": cell.model, "hyper_parameters": dict(model.hparams),
          "state_dict": model.state_dict()},
         path,
     )
-    return model.to(_device()).eval(), _read_training(folder)
+    files = {name: file_digest(folder / name) for name in (f"checkpoints/{MODEL_FILE}", LOG_FILE)}
+    training = Training(tuple(_stage_budgets(results)), sum(r.plan.steps for r in results), files)
+    content = asdict(training)
+    write_json(folder / TRAINING_FILE, content | {"checksum": _digest(content)})
+    return training
+
+
+def read_training(folder: Path, warn: Callable[[str], None]) -> Training | None:
+    """What training left, if it is all there and whole; ``warn`` is told of what is damaged."""
+    if not (folder / TRAINING_FILE).exists():  # it is written last
+        return None
+    try:
+        training = _read(folder / TRAINING_FILE)
+        for name, digest in training.files.items():
+            if not _is_whole(folder / name, digest):
+                raise Damaged(f"{folder / name} is damaged (its checksum does not match)")
+    except Damaged as damaged:
+        warn(f"{damaged}; it is made again")
+        return None
+    return training
+
+
+def _read(path: Path) -> Training:
+    try:
+        content = json.loads(path.read_bytes())
+        if content.pop("checksum") != _digest(content):
+            raise ValueError
+        return _ADAPTER.validate_python(content)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        raise Damaged(f"{path} is damaged (its checksum does not match)") from None
+
+
+_ADAPTER = TypeAdapter(Training)
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _is_whole(path: Path, digest: str) -> bool:
+    try:
+        return file_digest(path) == digest and (path.suffix != ".ckpt" or is_intact(path))
+    except OSError:
+        return False
 
 
 def _device() -> str:
@@ -75,19 +150,6 @@ def _stage_budgets(results: list[StageResult]) -> list[StageBudget]:
     return [
         StageBudget(r.plan.name, r.plan.flops, r.plan.steps * r.plan.batch_size, r.seconds) for r in results
     ]
-
-
-def _read_training(folder: Path) -> Training:
-    *stages, totals = json.loads((folder / TRAINING_FILE).read_text())
-    budgets = tuple(StageBudget(**stage) for stage in stages)
-    budget = Budget(
-        train_flops=sum(s.flops for s in budgets),
-        images_seen=sum(s.images_seen for s in budgets),
-        steps=totals["steps"],
-        stages=budgets,
-    )
-    sha256 = checksum_path(folder / "checkpoints" / MODEL_FILE).read_text().strip()
-    return Training(budget, sha256)
 
 
 def count_parameters(model: GenerativeModel) -> Parameters:
@@ -118,17 +180,3 @@ def save_pictures(folder: Path, model: GenerativeModel, generated: Generated, se
     if found.trajectory is not None:
         strip = pictures.trajectory_picture(found.trajectory.cpu().numpy())
         write_atomic(folder / "trajectory.png", pictures.png_bytes(strip, least_height=900))
-
-
-def merge_logs(folder: Path) -> None:
-    """Join the training logs of all stages and attempts into ``metrics.csv``, one row per logged step."""
-    tables = []
-    for stage in sorted((folder / "logs").glob("*-*")):
-        attempts = sorted(stage.glob("csv/version_*/metrics.csv"), key=lambda p: int(p.parent.name.split("_")[1]))
-        rows = [pd.read_csv(path) for path in attempts if path.stat().st_size > 1]
-        if rows:
-            table = pd.concat(rows).drop_duplicates("images_seen", keep="last").sort_values("images_seen")
-            table.insert(0, "stage", stage.name.split("-", 1)[1])
-            tables.append(table.drop(columns=["epoch", "step"], errors="ignore"))
-    if tables:
-        write_atomic(folder / "metrics.csv", pd.concat(tables).to_csv(index=False).encode())

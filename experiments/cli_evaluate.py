@@ -57,7 +57,7 @@ def entry_name(given: str | None, images: Path) -> str:
             f"{name!r} cannot be the name of a row: 1 to 64 letters, digits, '.', '_' or '-' are allowed, "
             "a letter or digit first; choose one with --name"
         )
-    if name in {*model_names(), *CONTROLS, "controls", "report"}:
+    if name in {*model_names(), *CONTROLS, "controls", "report", "grids", "slurm"}:
         raise UsageError(f"{name!r} is taken by a model, a control or a folder of the runs; choose another with --name")
     return name
 

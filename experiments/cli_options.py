@@ -23,10 +23,10 @@ from typing import Any, NoReturn
 from datamodules.base import DatasetInfo
 from evaluation.features.catalog import available
 from experiments.budgets import BUDGETS, budget_flops
-from experiments.config import Cell, EvaluationConfig
+from experiments.config import Cell, EvaluationConfig, TrainerConfig
 from experiments.discovery import dataset_module, dataset_names, model_names, preset_module, unknown
 
-DOTTED = ("--model.", "--data.", "--evaluation.")
+DOTTED = ("--model.", "--data.", "--evaluation.", "--trainer.")
 MAX_SEED = 2**32 - 1
 MAX_SECONDS = 1000 * 86400.0
 
@@ -272,6 +272,11 @@ def evaluation_config(overrides: Sequence[Override]) -> EvaluationConfig:
         if config.features.count(name) > 1:
             raise UsageError(f"the feature extractor {name} is named twice")
     return config
+
+
+def trainer_config(overrides: Sequence[Override]) -> TrainerConfig:
+    """By how many processes a cell is trained."""
+    return apply_overrides(TrainerConfig(), "--trainer.", overrides)
 
 
 def resolve_cell(

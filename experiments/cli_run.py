@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -10,22 +12,26 @@ from rich.console import Console
 from rich.table import Table
 
 from evaluation.record import Record
-from experiments import freshness
+from experiments import freshness, launch
 from experiments.cell_files import finished_record
-from experiments.config import Cell
+from experiments.config import Cell, TrainerConfig
 from experiments.discovery import dataset_module
 from experiments.grid import data_sha256, run_grid, say
-from experiments.jobs import GridOptions
+from experiments.jobs import GridOptions, Status, make_job, perform
 from experiments.locks import LockedError
 
+MAX_ROWS = 30  # of the table on the terminal
 
-def run_one(cell: Cell, out: Path) -> int:
-    """Run one cell in this process, report over all that is in ``out``; 1 if it failed, else 0.
+
+def run_one(cell: Cell, out: Path, trainer: TrainerConfig) -> int:
+    """Run one cell in this process, or in several, report over all that is in ``out``; 1 if it failed, else 0.
 
     Raises:
         UsageError: The data is not there or the output folder cannot be made.
     """
-    data_sha256([cell], out)
+    digest = data_sha256([cell], out)
+    if trainer.processes > 1:
+        return _run_together(cell, out, trainer, digest)
     from experiments.engine import CellError, run_cell
 
     console = Console()
@@ -40,6 +46,23 @@ def run_one(cell: Cell, out: Path) -> int:
     return 0 if written and records else 1
 
 
+def _run_together(cell: Cell, out: Path, trainer: TrainerConfig, digest: str) -> int:
+    """The same with several processes; those that torchrun or srun started all come here, and the first one reports."""
+    job = make_job(cell, out, digest, GridOptions(trainer=trainer), time.time())
+    if launch.launched(trainer):
+        job = replace(job, threads=launch.threads_per_process(job.threads, trainer))
+    outcome = perform(job)
+    if launch.launched(trainer) and launch.rank() > 0:
+        return 0
+    if outcome.status != Status.DONE:
+        say(outcome.message)
+    written = write_page(out)
+    record = finished_record(cell.folder(out, digest))
+    if record:
+        Console().print(summary_table([record]))
+    return 0 if written and outcome.status == Status.DONE else 1
+
+
 def run_all(cells: Sequence[Cell], out: Path, options: GridOptions) -> int:
     """Run a grid, report over all that is in ``out``; 1 if a cell failed, else 0.
 
@@ -49,9 +72,12 @@ def run_all(cells: Sequence[Cell], out: Path, options: GridOptions) -> int:
     finished = run_grid(cells, out, options)
     written = write_page(out, unless_current=True)
     digest = data_sha256(cells, out)
-    records = [record for cell in cells if (record := finished_record(cell.folder(out, digest)))]
+    shown = (finished_record(cell.folder(out, digest)) for cell in cells[:MAX_ROWS])
+    records = [record for record in shown if record]
     if records:
         Console().print(summary_table(records))
+    if len(cells) > MAX_ROWS:
+        print(f"the first {MAX_ROWS} of {len(cells)} cells; the report has them all")
     return 0 if written and finished else 1
 
 

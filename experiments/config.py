@@ -10,7 +10,51 @@ from typing import Any
 
 from evaluation.config import EvaluationConfig
 
-__all__ = ["Cell", "EvaluationConfig"]
+__all__ = ["Cell", "EvaluationConfig", "TrainerConfig"]
+
+MOST_PROCESSES = 1024
+STRATEGIES = ("auto", "ddp")
+NO_SHARDING = (
+    "trainer.strategy fsdp is not offered: it spreads the weights of networks too large for one device, these fit on "
+    "every device, and it would shard them and their moving average apart; use ddp"
+)
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """How many processes train a cell together. It changes how long that takes and is no part of the cell."""
+
+    devices: int = 1
+    """Processes on each machine, each with a GPU of its own, or its part of the cores where there is none."""
+
+    num_nodes: int = 1
+    """Machines; more than one needs torchrun or srun."""
+
+    strategy: str = "auto"
+    """auto or ddp: every process holds the whole model and its share of every batch."""
+
+    def __post_init__(self) -> None:
+        for name in ("devices", "num_nodes"):
+            if not 1 <= getattr(self, name) <= MOST_PROCESSES:
+                raise ValueError(f"trainer.{name} must be from 1 to {MOST_PROCESSES}, not {getattr(self, name)}")
+        if self.strategy.startswith("fsdp"):
+            raise ValueError(NO_SHARDING)
+        if self.strategy not in STRATEGIES:
+            raise ValueError(f"trainer.strategy must be one of {', '.join(STRATEGIES)}, not {self.strategy!r}")
+
+    @property
+    def processes(self) -> int:
+        """All processes together."""
+        return self.devices * self.num_nodes
+
+    def refusal(self, batch_size: int) -> str | None:
+        """Why a batch cannot be shared by the processes, in one sentence; None if it can."""
+        if batch_size % self.processes == 0:
+            return None
+        return (
+            f"the batch size {batch_size} is that of all processes together "
+            f"and must be divisible by their number, {self.processes}"
+        )
 
 
 @dataclass(frozen=True)

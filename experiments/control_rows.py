@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 from evaluation.controls import CONTROLS
 from evaluation.likelihood.bits import missing as missing_likelihood
@@ -15,6 +16,7 @@ from evaluation.provenance import provenance
 from evaluation.record import SCHEMA_VERSION, Budget, Parameters, Record, RecordError, Speed, load_record
 from evaluation.runner import Generated, Reference, examine_images
 from experiments.artifacts import save_samples
+from experiments.locks import LOCK_FILE
 from experiments.seeds import axis_seed
 
 CONTROL_SEED = 0
@@ -27,12 +29,14 @@ def ensure_controls(reference: Reference, data_hash: str, out: Path) -> None:
     identity = json.dumps({"config": config, "data": data_hash, "schema": SCHEMA_VERSION}, sort_keys=True)
     config_hash = hashlib.sha256(identity.encode()).hexdigest()[:12]
     folder = out / "controls" / reference.dataset.info.name / config_hash
-    for name in CONTROLS:
-        path = folder / f"{name}.json"
-        try:
-            load_record(path)
-        except RecordError:
-            _score(name, reference, config, config_hash, data_hash, path)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / LOCK_FILE):  # whoever comes second waits, and finds them done
+        for name in CONTROLS:
+            path = folder / f"{name}.json"
+            try:
+                load_record(path)
+            except RecordError:
+                _score(name, reference, config, config_hash, data_hash, path)
 
 
 def _score(

@@ -74,9 +74,6 @@ def run_grid(cells: Sequence[Cell], out: Path, options: GridOptions) -> bool:
     Raises:
         UsageError: the data is not there or the output folder cannot be made.
     """
-    engine = engine_module(options.engine)
-    if hasattr(engine, "warm_up"):
-        engine.warm_up()  # while the data is read
     digest, since = data_sha256(cells, out), time.time()
     jobs = [make_job(cell, out, digest, options, since) for cell in cells]
     console = Console()
@@ -86,6 +83,7 @@ def run_grid(cells: Sequence[Cell], out: Path, options: GridOptions) -> bool:
         console.print(finished, highlight=False)
     if not left:
         return True
+    engine = engine_module(options.engine)
     write_grid_file(jobs, out, options)
     ends: Counter[Status] = Counter()
     while left:
@@ -93,6 +91,9 @@ def run_grid(cells: Sequence[Cell], out: Path, options: GridOptions) -> bool:
         ends.update(outcome.status for _, outcome in outcomes if outcome.status != Status.LOCKED)
         left = [job for job, outcome in outcomes if outcome.status == Status.LOCKED]
         left = _wait_for_others(left, console)
+        if left and _time_is_up(left[0]):
+            ends[Status.STOPPED] += len(left)
+            break
     if ends[Status.STOPPED]:
         console.print(f"stopped by --max-time with {ends[Status.STOPPED]} of {len(jobs)} cells left; "
                       "run the same command again to go on", highlight=False)
@@ -109,13 +110,17 @@ def _round(outcomes: Iterator[tuple[Job, Outcome]]) -> list[tuple[Job, Outcome]]
     return found
 
 
+def _time_is_up(job: Job) -> bool:
+    return job.deadline is not None and time.time() >= job.deadline
+
+
 def _wait_for_others(jobs: Sequence[Job], console: Console) -> list[Job]:
     """Wait until a cell that others work on is free, finished or out of time; the cells still to be done."""
     left = [job for job in jobs if finished_record(Path(job.folder)) is None]
     told = False
     while left and all(is_held(Path(job.folder)) for job in left):
-        if left[0].deadline is not None and time.time() >= left[0].deadline:
-            break  # the engine then says of each that it was stopped
+        if _time_is_up(left[0]):
+            break
         if not told:
             console.print(f"waiting for {len(left)} cells that another process is working on", highlight=False)
             told = True

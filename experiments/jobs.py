@@ -21,7 +21,7 @@ from rich.console import Console
 from datamodules.base import DataNotFoundError
 from evaluation.config import EvaluationConfig
 from experiments.cell_files import failure_message
-from experiments.config import Cell
+from experiments.config import Cell, TrainerConfig
 from experiments.discovery import dataset_module, preset_module
 from experiments.locks import LockedError
 
@@ -48,7 +48,7 @@ class Job:
     """A cell to run. ``cell`` is its resolved configuration with its seed, as in ``config.json``.
 
     ``folder`` is the cell's own below ``out``. ``threads`` are CPU threads, ``since`` is when the grid
-    was started and ``deadline`` when no more is begun (both seconds of the epoch).
+    was started and ``deadline`` when no more is begun (both seconds of the epoch). ``trainer`` is a ``TrainerConfig``.
     """
 
     cell: dict[str, Any]
@@ -57,6 +57,7 @@ class Job:
     threads: int
     since: float
     deadline: float | None = None
+    trainer: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -86,6 +87,7 @@ class GridOptions:
     retries: int = 2
     address: str | None = None
     max_seconds: float | None = None
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
 
 def default_threads() -> int:
@@ -104,7 +106,8 @@ def make_job(cell: Cell, out: Path, data_hash: str, options: GridOptions, since:
     deadline = None if options.max_seconds is None else since + options.max_seconds
     folder = cell.folder(out.absolute(), data_hash)
     content = cell.resolved() | {"seed": cell.seed}
-    return Job(content, str(out.absolute()), str(folder), options.num_cpus, since, deadline)
+    return Job(content, str(out.absolute()), str(folder), options.num_cpus, since, deadline,
+               asdict(options.trainer))
 
 
 def restore_cell(content: dict[str, Any]) -> Cell:
@@ -134,15 +137,26 @@ def perform(job: Job, console: Console | None = None) -> Outcome:
     failed_elsewhere = failure_message(Path(job.folder), job.since)
     if failed_elsewhere:
         return Outcome(Status.FAILED, failed_elsewhere)
-    from experiments.engine import CellError, first_line, limit_threads, run_cell
+    try:
+        return _perform(job, console or Console())
+    except Exception as error:  # a library that cannot be loaded, a cell that cannot be made
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return Outcome(Status.FAILED, f"{job.name}: {line}")
+
+
+def _perform(job: Job, console: Console) -> Outcome:
+    from experiments import launch
+
+    trainer = TrainerConfig(**job.trainer)
+    if trainer.processes > 1 and not launch.launched(trainer):
+        return launch.perform_together(job)
+    from experiments.engine import CellError, limit_threads, run_cell
 
     limit_threads(job.threads)
     try:
-        run_cell(restore_cell(job.cell), Path(job.out), console=console or Console())
+        run_cell(restore_cell(job.cell), Path(job.out), console=console, trainer=trainer)
     except LockedError as error:
         return Outcome(Status.LOCKED, str(error))
     except (CellError, DataNotFoundError) as error:
         return Outcome(Status.FAILED, str(error))
-    except Exception as error:
-        return Outcome(Status.FAILED, f"{job.name}: {first_line(error)}")
     return Outcome(Status.DONE)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from evaluation.record import write_json
+from evaluation.atomic import remove_leftovers, write_json
 
 LOCK_FILE = ".lock"
 HOLDER_FILE = "lock.json"
@@ -52,7 +52,7 @@ def is_held(folder: Path) -> bool:
 
 @contextmanager
 def cell_lock(folder: Path) -> Iterator[None]:
-    """Hold the lock of a cell's folder, which is created if it is not there.
+    """Hold the lock of a cell's folder, which is created if it is not there; what killed writers left is removed.
 
     Raises:
         LockedError: Another living process (or another lock in this one) holds it.
@@ -64,6 +64,7 @@ def cell_lock(folder: Path) -> Iterator[None]:
     except Timeout:
         raise LockedError(f"{folder} is being worked on by {holder(folder)}") from None
     try:
+        remove_leftovers(folder)
         since = datetime.now(UTC).isoformat(timespec="seconds")
         write_json(folder / HOLDER_FILE, {"pid": os.getpid(), "host": socket.gethostname(), "since": since})
         yield

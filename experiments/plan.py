@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from datamodules.base import DataNotFoundError
+from experiments.budgets import BUDGETS
 from experiments.calibration import Estimate, estimate, measurements
 from experiments.cell_files import CellState, state
 from experiments.config import Cell
@@ -141,3 +142,13 @@ def _print_table(plan: Sequence[PlannedCell], total: Totals, out: Path) -> None:
     for reason in dict.fromkeys(p.reason_missing or p.estimate.reason_missing for p in plan if p.left):
         if reason:
             console.print(f"unknown: {reason}", highlight=False)
+
+
+def print_estimates(cells: Sequence[Cell], threads: int) -> None:
+    """What the same cells take at every named budget."""
+    known = measurements()
+    table = Table("model", *(f"{name} ({flops:.0e} FLOPs)" for name, (flops, _) in BUDGETS.items()), box=SIMPLE_HEAD)
+    for cell in cells:
+        costs = [estimate(replace(cell, budget=flops), threads, known) for flops, _ in BUDGETS.values()]
+        table.add_row(cell.model, *(_seconds_text(cost.seconds) for cost in costs))
+    Console().print(table)

@@ -11,29 +11,38 @@ from __future__ import annotations
 
 import logging
 import math
+import random
+import shutil
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from datamodules.module import StepDataModule, stream_indices
-from experiments.checkpoints import AtomicCheckpointIO, newest_intact
+from evaluation.sharing import in_turns
+from experiments.checkpoints import AtomicCheckpointIO, KeepCheckpoints, newest_fitting, weights_digest
+from experiments.config import TrainerConfig
+from experiments.distributed import on_main, trainer_options
 from experiments.progress import Progress
 from experiments.seeds import axis_seed
-from models.base import GenerativeModel, Stage
+from experiments.stage_log import Rows, StageLog
+from models.base import GenerativeModel, Stage, alone, processes
 from models.flops import FlopCounter
 
 CHUNKS = 20  # checkpoints per stage
 LOG_LINES = 200  # rows of the training log per stage
 PRECOMPUTE_BATCH = 500
+TERMINATED = 143  # the exit code of a process that was asked to end
+ALONE = TrainerConfig()
 
 QUIET: dict[str, Any] = {
     "accelerator": "auto", "devices": 1, "enable_progress_bar": False, "enable_model_summary": False,
@@ -64,10 +73,11 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage did."""
+    """What a stage did, and the rows of its training log."""
 
     plan: StagePlan
     seconds: float
+    rows: Rows
 
 
 def plan_steps(
@@ -111,19 +121,36 @@ def plan_stage(stage: Stage, columns: dict[str, Tensor], budget: float) -> Stage
     return StagePlan(stage.name, n, steps, step_flops, per_image, images)
 
 
+def shared_plans(
+    build: Callable[[], GenerativeModel], columns: dict[str, Tensor], budget: float, trainer: TrainerConfig
+) -> list[StagePlan]:
+    """The plans of all stages, made by one process for all: they are those of whole batches."""
+
+    def plan() -> list[dict[str, Any]]:
+        stages = build().stages()
+        reasons = (trainer.refusal(stage.batch_size) for stage in stages)
+        if reason := next(filter(None, reasons), None):
+            raise TrainingError(reason)
+        with alone():
+            return [asdict(plan_stage(stage, columns, budget)) for stage in stages]
+
+    return [StagePlan(**found) for found in on_main(plan)]
+
+
 class StageLoop(Callback):
     """What happens around every step: seed, schedules, moving average, log, progress, time."""
 
-    def __init__(self, plan: StagePlan, chunk: int, seed: int, progress: Progress) -> None:
-        self.plan, self.chunk, self.seed, self.progress = plan, chunk, seed, progress
+    def __init__(self, plan: StagePlan, chunk: int, seed: int, progress: Progress, log: StageLog) -> None:
+        self.plan, self.chunk, self.seed, self.progress, self.lines = plan, chunk, seed, progress, log
         self.seconds = 0.0
         self.log_every = max(1, plan.steps // LOG_LINES)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seconds": self.seconds}
+        return {"seconds": self.seconds, "rows": self.lines.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.seconds = float(state_dict["seconds"])
+        self.lines.restore(state_dict["rows"])
 
     def step(self, trainer: pl.Trainer, batch_idx: int) -> int:
         return trainer.current_epoch * self.chunk + batch_idx
@@ -133,7 +160,7 @@ class StageLoop(Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, stage: Any, batch: Any, batch_idx: int) -> None:
         step = self.step(trainer, batch_idx)
-        torch.manual_seed(axis_seed(self.seed, "training noise", self.plan.name, step))
+        seed_libraries(axis_seed(self.seed, "training noise", self.plan.name, step))
         stage.set_progress((step + 0.5) / self.plan.steps)  # the middle: even a first step moves
 
     def on_train_batch_end(self, trainer: pl.Trainer, stage: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -150,6 +177,13 @@ class StageLoop(Callback):
         self.seconds = time.perf_counter() - self.started
 
 
+def seed_libraries(seed: int) -> None:
+    """Put every global generator, of Python, NumPy and torch on all devices, where a 63-bit seed says."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
 def check_finite(losses: dict[str, float], stage: str, step: int) -> None:
     """Raise ``TrainingError`` if a loss is not a finite number."""
     for name, value in losses.items():
@@ -164,51 +198,60 @@ def precompute(stage: Stage, columns: dict[str, Tensor], plan: StagePlan, seed: 
     images = columns["image"]
     seen = stream_indices(len(images), 0, plan.steps * plan.batch_size, seed)[: plan.precompute_images]
     extra: dict[str, Tensor] = {}
+    batches = torch.from_numpy(seen).split(PRECOMPUTE_BATCH)
     with torch.no_grad():
-        for rows in torch.from_numpy(seen).split(PRECOMPUTE_BATCH):
-            for name, values in stage.precompute(images[rows]).items():
-                column = extra.setdefault(name, values.new_zeros(len(images), *values.shape[1:]))
-                column[rows] = values
+        made = in_turns(batches, lambda rows: stage.precompute(images[rows]), for_all=True)
+    for rows, found in zip(batches, made, strict=True):
+        for name, values in found.items():
+            column = extra.setdefault(name, values.new_zeros(len(images), *values.shape[1:]))
+            column[rows] = values
     return columns | extra
 
 
 def train_stage(
     stage: Stage, columns: dict[str, Tensor], plan: StagePlan, folder: Path, *, position: int, seed: int,
-    progress: Progress,
+    progress: Progress, start: str = "", trainer_config: TrainerConfig = ALONE,
 ) -> StageResult:
-    """Train (or go on training) one stage; its averaged weights are in place afterwards."""
+    """Train (or go on training) one stage; its averaged weights are in place afterwards.
+
+    ``start`` names the weights of the whole model that the stage starts from.
+    """
     chunk = math.ceil(plan.steps / CHUNKS)
     order_seed = axis_seed(seed, "data order")
     where = folder / "checkpoints" / f"{position}-{stage.name}"
-    logs = folder / "logs" / f"{position}-{stage.name}"
-    loop = StageLoop(plan, chunk, seed, progress)
-    saver = ModelCheckpoint(
-        where, filename="chunk-{epoch:04d}", monitor="images_seen", mode="max", save_top_k=2,
-        every_n_epochs=1, save_on_train_epoch_end=True, auto_insert_metric_name=False,
-        enable_version_counter=False,  # a damaged file is replaced, not joined by a second version
-    )
+    belongs_to = asdict(plan) | {"seed": seed, "start": start}
+    newest = on_main(lambda: str(newest_fitting(where, belongs_to, progress.warn) or ""))
+    log = StageLog(folder / "logs" / f"{position}-{stage.name}")
+    on_main(log.clear)
+    loop = StageLoop(plan, chunk, seed, progress, log)
     trainer = pl.Trainer(
-        max_epochs=math.ceil(plan.steps / chunk), callbacks=[loop, saver], plugins=[AtomicCheckpointIO()],
-        logger=[CSVLogger(logs, name="csv"), TensorBoardLogger(logs, name="tensorboard")],
-        log_every_n_steps=loop.log_every, reload_dataloaders_every_n_epochs=1, default_root_dir=folder, **QUIET,
+        max_epochs=math.ceil(plan.steps / chunk), callbacks=[loop, KeepCheckpoints(where, belongs_to)],
+        plugins=[AtomicCheckpointIO()], logger=log,
+        log_every_n_steps=loop.log_every, reload_dataloaders_every_n_epochs=1, default_root_dir=folder,
+        **QUIET | trainer_options(trainer_config),
     )
     progress.start(plan.name, plan.steps, plan.batch_size)
+    seed_libraries(axis_seed(seed, "training noise", plan.name, "before"))
     data = StepDataModule(
         precompute(stage, columns, plan, order_seed), batch_size=plan.batch_size, steps=plan.steps, chunk=chunk,
-        seed=order_seed,
+        seed=order_seed, share=processes(),
     )
     try:
-        trainer.fit(stage, datamodule=data, ckpt_path=newest_intact(where, progress.warn), weights_only=True)
-    except SystemExit:  # Lightning answers Ctrl-C with an exit of its own
-        raise KeyboardInterrupt from None
+        trainer.fit(stage, datamodule=data, ckpt_path=newest or None, weights_only=True)
+    except SIGTERMException:  # nobody else in this process listens to SIGTERM
+        raise SystemExit(TERMINATED) from None
+    except SystemExit as error:
+        if error.code == 1:  # Lightning answers Ctrl-C with an exit of its own
+            raise KeyboardInterrupt from None
+        raise
     stage.finish()
     progress.finish()
-    return StageResult(plan, loop.seconds)
+    return StageResult(plan, loop.seconds, log.rows)
 
 
 def train(
     build: Callable[[], GenerativeModel], images: Tensor, labels: Tensor, folder: Path, *, budget: float, seed: int,
-    progress: Progress,
+    progress: Progress, trainer: TrainerConfig = ALONE,
 ) -> tuple[GenerativeModel, list[StageResult]]:
     """Train all stages of a model within ``budget`` FLOPs, going on where a former run stopped.
 
@@ -219,20 +262,31 @@ def train(
         budget: Training FLOPs over all stages.
         seed: The cell's seed.
         progress: Where progress is shown.
+        trainer: By how many processes, which have met (``experiments.distributed.joined``).
 
     Raises:
-        TrainingError: if a loss is not finite or the data is too small.
+        TrainingError: if a loss is not finite, the data is too small or a batch cannot be shared.
     """
     quiet_lightning()
     columns = {"image": images, "label": labels}
-    plans = [plan_stage(stage, columns, budget) for stage in build().stages()]
-    torch.manual_seed(axis_seed(seed, "initialisation"))
+    plans = shared_plans(build, columns, budget, trainer)
+    seed_libraries(axis_seed(seed, "initialisation"))
     model = build()
+    on_main(lambda: remove_other_stages(folder, plans))
     results = [
-        train_stage(stage, columns, plan, folder, position=i, seed=seed, progress=progress)
+        train_stage(stage, columns, plan, folder, position=i, seed=seed, progress=progress,
+                    start=weights_digest(model), trainer_config=trainer)
         for i, (stage, plan) in enumerate(zip(model.stages(), plans, strict=True))
     ]
     return model.eval(), results
+
+
+def remove_other_stages(folder: Path, plans: list[StagePlan]) -> None:
+    """Delete what a former run left of stages that the model does not have now."""
+    names = {f"{i}-{plan.name}" for i, plan in enumerate(plans)}
+    for path in (*(folder / "checkpoints").glob("*-*"), *(folder / "logs").glob("*-*")):
+        if path.is_dir() and path.name not in names:
+            shutil.rmtree(path)
 
 
 def quiet_lightning() -> None:

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from models.nets.ema import EMA
@@ -83,6 +87,46 @@ def uniform_noise(shape: tuple[int, ...], generators: list[torch.Generator]) -> 
     return torch.stack([torch.rand(shape, generator=g, dtype=torch.float64) for g in generators])
 
 
+_ALONE = ContextVar("alone", default=False)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """What runs inside sees this process only, however many work together."""
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
+
+
+def processes() -> tuple[int, int]:
+    """Rank and number of the processes that share every batch; (0, 1) for one alone."""
+    if _ALONE.get() or not (dist.is_available() and dist.is_initialized()):
+        return 0, 1
+    return dist.get_rank(), dist.get_world_size()
+
+
+def own_rows(draw: Callable[[int], Tensor], n: int) -> Tensor:
+    """This process's n rows of what ``draw(B)`` draws for the batch of all processes.
+
+    Every process draws for the whole batch from the step's seed and keeps its part, so that an image
+    meets the same noise however many processes there are.
+    """
+    rank, size = processes()
+    return draw(n * size)[rank * n : (rank + 1) * n]
+
+
+def rows_of_all(own: Tensor) -> Tensor:
+    """The rows of all processes in the order of the batch, without gradients."""
+    _, size = processes()
+    if size == 1:
+        return own
+    parts = [torch.empty_like(own, device="cpu") for _ in range(size)]
+    dist.all_gather(parts, own.detach().cpu().contiguous())
+    return torch.cat(parts)
+
+
 def warmup_cosine(progress: float, warmup: float = 0.02) -> float:
     """Learning-rate factor in [0, 1] at a fraction of the budget: linear up, then half a cosine down."""
     if progress < warmup:
@@ -118,6 +162,10 @@ class Stage(pl.LightningModule, ABC):
         for optimizer in self.trainer.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * warmup_cosine(progress)
+
+    def log(self, *args: Any, **options: Any) -> None:
+        """As Lightning's, with the mean over the processes that share the batch."""
+        super().log(*args, **options | {"sync_dist": True})
 
     def configure_optimizers(self) -> Any:
         """AdamW with one fused step; ``set_progress`` owns the learning rate."""
@@ -214,5 +262,5 @@ class GenerativeModel(pl.LightningModule, ABC):
 
 def drop_labels(labels: Tensor, null: int, probability: float) -> Tensor:
     """Replace labels (B,) by the null class with a probability, so that p(x) is learned beside p(x|c)."""
-    dropped = torch.rand(labels.shape, device=labels.device) < probability
+    dropped = own_rows(lambda n: torch.rand(n, device=labels.device), len(labels)) < probability
     return torch.where(dropped, torch.full_like(labels, null), labels)

@@ -164,6 +164,8 @@ def provenance(runs: tuple[Run, ...]) -> list[tuple[str, list[str]]]:
         "processor": {place.cpu for place in places},
         "GPU": {place.gpu or "none" for place in places},
         "threads": {str(place.threads) for place in places},
+        "training processes": {f"{p.processes}, {p.strategy}" if p.processes > 1 else "1" for p in places},
+        "host": {place.hostname for place in places if place.hostname},
         "precision": {place.precision for place in places},
         "versions": {f"{name} {' / '.join(sorted(found))}" for name, found in versions.items()},
         "commit": commits,

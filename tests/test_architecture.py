@@ -29,11 +29,14 @@ ALLOWED = {
 # ... and the files that must not import torch when they are imported themselves.
 LIGHT = (
     "run.py", "datamodules/*.py", "experiments/presets/*.py", "models/__init__.py",
+    "evaluation/atomic.py",
     "evaluation/record.py", "evaluation/seal.py", "evaluation/metrics/base.py", "experiments/cell_files.py",
     "experiments/cli.py", "experiments/commands/*.py", "experiments/cli_options.py",
     "experiments/cli_text.py", "experiments/cli_run.py",
-    "experiments/config.py", "experiments/budgets.py", "experiments/discovery.py", "experiments/locks.py",
+    "experiments/launch.py", "experiments/config.py",
+    "experiments/budgets.py", "experiments/discovery.py", "experiments/locks.py",
     "experiments/grid.py", "experiments/jobs.py", "experiments/engines/*.py", "experiments/plan.py",
+    "experiments/status.py",
     "experiments/calibration.py", "experiments/freshness.py", "evaluation/machine.py",
     "experiments/external.py", "experiments/cli_evaluate.py", "experiments/selftest/stamp.py",
     "evaluation/features/catalog.py", "evaluation/features/weights.py",

@@ -58,18 +58,20 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_a_finished_cell_stays_and_a_taken_one_does_not_stop_the_others(root: Path, finished: Path) -> None:
+def test_a_finished_cell_stays_and_a_taken_one_is_left_to_its_holder(root: Path, finished: Path) -> None:
     (path,) = finished.glob("gan/digits/*/seed=0/record.json")
     before = path.read_bytes()
     _, overrides = split_overrides(QUICK)
     taken = resolve_cell("vqvae", "digits", budget_flops("1e9"), 0, overrides)
     folder = taken.folder(finished, digits.load(digits.Config()).sha256)
     with cell_lock(folder):
-        code, out, err = finish(root, "compare", "--models", "vqvae", "gan", *TINY, "--out", str(finished))
-    assert code == 1
-    assert len(err.splitlines()) == 1 and "is being worked on by process" in err
-    assert "finished before" in out and path.read_bytes() == before
-    assert not (folder / "config.json").exists()
+        code, out, err = finish(root, "--model", "vqvae", *TINY, "--out", str(finished))
+        assert code == 1 and len(err.splitlines()) == 1 and "is being worked on by process" in err
+        compare = ["compare", "--models", "vqvae", "gan", *TINY, "--max-time", "5s", "--out", str(finished)]
+        code, out, err = finish(root, *compare)
+    assert (code, err) == (0, "")
+    assert "1 of 2 cells finished before" in out and "waiting for 1 cells" in out and "stopped by --max-time" in out
+    assert path.read_bytes() == before and not (folder / "config.json").exists()
 
 
 def test_the_report_can_be_made_again(root: Path, finished: Path) -> None:

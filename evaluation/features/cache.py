@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import io
 import json
-import os
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -85,11 +84,8 @@ def _write(path: Path, features: Features) -> None:
     arrays = {name: array for name, array in features._asdict().items() if array is not None}
     buffer = io.BytesIO()
     np.savez(buffer, **arrays, **{DIGEST: np.frombuffer(_digest(arrays), np.uint8)})
-    try:
+    with contextlib.suppress(OSError):  # a cache that cannot be written is no reason not to go on
         write_atomic(path, buffer.getvalue())
-    except OSError:  # a cache that cannot be written is no reason not to go on
-        with contextlib.suppress(OSError):
-            path.with_name(f".{path.name}.{os.getpid()}.tmp").unlink()  # a part of it, when the disk is full
 
 
 def _digest(arrays: dict[str, NDArray[np.generic]]) -> bytes:

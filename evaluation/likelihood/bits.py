@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +18,11 @@ from scipy.special import stdtrit
 from torch import Tensor
 
 from evaluation.record import Likelihood
-from models.base import GenerativeModel, LikelihoodBound, SelfCheck
+from evaluation.sharing import in_turns
+from models.base import GenerativeModel, LikelihoodBound, SelfCheck, image_generators, processes
 
 CHECKED = 8  # images that a self-check looks at
+ELSEWHERE = "the first process has it"
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def score_likelihood(
     model: GenerativeModel, images: Tensor, *, generator: torch.Generator, batch_size: int, kind: str | None = None,
     on_images: Callable[[int], None] = lambda done: None,
 ) -> ScoredBound:
-    """One kind of likelihood of uint8 images (N, C, H, W), N >= 2.
+    """One kind of likelihood of uint8 images (N, C, H, W), N >= 2; of several processes the first one has it.
 
     Args:
         model: In evaluation mode.
@@ -77,15 +80,29 @@ def score_likelihood(
         on_images: Told after every batch how many images are done.
     """
     kind = model.likelihood_kind(kind)
-    bounds: list[LikelihoodBound] = []
-    for batch in images.split(batch_size):
+
+    def compute(batch: Tensor) -> dict[str, Any]:
         bound = model.log_likelihood_bound(batch, generator=generator, kind=kind)
         assert bound is not None, f"{type(model).__name__} lists {kind} and returned nothing"
-        bounds.append(bound)
-        on_images(sum(len(b.log_likelihood) for b in bounds))
+        return _in_memory(bound)
+
+    found = in_turns(
+        images.split(batch_size), compute, skip=lambda batch: image_generators(len(batch), generator),
+        on_item=lambda done: on_images(min(done * batch_size, len(images))),
+    )
+    if processes()[0] > 0:
+        return ScoredBound(missing(ELSEWHERE, kind), images[:0].cpu().numpy(), np.zeros(0))
+    bounds = [LikelihoodBound(**bound) for bound in found]
     check = model.check_likelihood(images[:CHECKED], kind=kind, generator=generator)
     nats = torch.cat([b.log_likelihood for b in bounds]).double().cpu().numpy()
     return ScoredBound(summarise(bounds, images[0].numel(), check), images.cpu().numpy(), nats)
+
+
+def _in_memory(bound: LikelihoodBound) -> dict[str, Any]:
+    """A bound's fields, off its device."""
+    nfe = None if bound.nfe is None else bound.nfe.cpu()
+    parts = {name: values.cpu() for name, values in bound.parts.items()}
+    return vars(bound) | {"log_likelihood": bound.log_likelihood.cpu(), "parts": parts, "nfe": nfe}
 
 
 def missing(reason: str, kind: str | None = None) -> Likelihood:

@@ -12,7 +12,7 @@ from typing import Any
 
 from experiments import cli_options as options
 from experiments.cli_options import Override, Parser, UsageError
-from experiments.config import EvaluationConfig
+from experiments.config import EvaluationConfig, TrainerConfig
 from experiments.discovery import dataset_module
 
 PROG = "python run.py"
@@ -38,16 +38,18 @@ def add_common(parser: Parser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print cells, FLOPs, time and disk; do nothing")
 
 
-def dotted(dataset: str, model: str | None = None) -> dict[str, Any]:
+def dotted(dataset: str, model: str | None = None, *, training: bool = True) -> dict[str, Any]:
     """The configurations behind the dotted options, with their defaults."""
     data = dataset_module(dataset)
-    configs = {"data": data.Config(), "evaluation": EvaluationConfig()}
+    configs: dict[str, Any] = {"data": data.Config(), "evaluation": EvaluationConfig()}
+    if training:
+        configs["trainer"] = TrainerConfig()
     return {"model": options.model_preset(model, data.INFO), **configs} if model else configs
 
 
-def dotted_names(dataset: str, model: str | None = None) -> list[str]:
+def dotted_names(dataset: str, model: str | None = None, *, training: bool = True) -> list[str]:
     """The dotted options by name, for suggestions."""
-    configs = dotted(dataset, model).items()
+    configs = dotted(dataset, model, training=training).items()
     return [name for prefix, config in configs for name in options.option_names(config, f"--{prefix}.")]
 
 
@@ -58,7 +60,10 @@ def peek(args: Sequence[str], option: str, default: str | None) -> str | None:
 
 
 def refuse_model_options(overrides: Sequence[Override], command: str) -> None:
-    """Raise ``UsageError`` for an option of one model in a command that takes none."""
+    """Raise ``UsageError`` for an option of one model, or of training, in a command that takes none."""
+    override = next((o for o in overrides if o.option.startswith("--trainer.")), None)
+    if override and command != "compare":
+        raise UsageError(f"{override.option} belongs to training; {command} takes --data.* and --evaluation.*")
     override = next((o for o in overrides if o.option.startswith("--model.")), None)
     if override:
         raise UsageError(f"{override.option} belongs to one model; {command} takes --data.* and --evaluation.*")

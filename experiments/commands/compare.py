@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from experiments import cli_options as options
@@ -12,6 +13,7 @@ from experiments.cli_options import Parser, UsageError
 from experiments.commands.base import PROG, add_common, dotted, dotted_names, refuse_model_options
 from experiments.discovery import engine_names
 from experiments.jobs import GridOptions, default_threads
+from experiments.launch import shared
 
 USAGE = "compare --models M ..."
 
@@ -72,12 +74,9 @@ def main(argv: Sequence[str]) -> int:
     _refuse_repeats("--models", args.models)
     _refuse_repeats("--seeds", args.seeds)
     refuse_model_options(overrides, "compare")
-    cells = [
-        options.resolve_cell(model, args.data, args.budget, seed, overrides)
-        for seed in args.seeds
-        for model in args.models
-    ]
-    grid = _grid_options(args)
+    first = [options.resolve_cell(model, args.data, args.budget, args.seeds[0], overrides) for model in args.models]
+    cells = [replace(cell, seed=seed) for seed in args.seeds for cell in first]
+    grid = replace(_grid_options(args), trainer=shared(options.trainer_config(overrides), first))
     if args.dry_run:
         from experiments.plan import print_plan
 

@@ -32,11 +32,11 @@ def main(argv: Sequence[str]) -> int:
     """Images made elsewhere."""
     plain, overrides = options.split_overrides(argv)
     known = peek(plain, "--reference", "digits")
-    names = dotted_names(str(known)) if known in options.dataset_names() else []
+    names = dotted_names(str(known), training=False) if known in options.dataset_names() else []
     if {"-h", "--help"} & set(plain):
         evaluate_parser().print_help()
         print()
-        text.print_dotted_options(f"{PROG} evaluate", **dotted(str(known) if names else "digits"))
+        text.print_dotted_options(f"{PROG} evaluate", **dotted(str(known) if names else "digits", training=False))
         return 0
     args = evaluate_parser().parse_strictly(plain, dotted=names)
     refuse_model_options(overrides, "evaluate")

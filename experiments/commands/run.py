@@ -9,6 +9,7 @@ from experiments import cli_text as text
 from experiments.cli_options import Parser, UsageError
 from experiments.commands.base import PROG, add_common, add_seed, dotted, dotted_names, peek
 from experiments.jobs import default_threads
+from experiments.launch import settled
 
 USAGE = "--model M [...]"
 
@@ -38,6 +39,7 @@ def main(argv: Sequence[str]) -> int:
     if args.model is None:
         raise UsageError(f"--model is required; allowed: {', '.join(options.model_names())}")
     cell = options.resolve_cell(args.model, args.data, args.budget, args.seed, overrides)
+    trainer = settled(options.trainer_config(overrides), cell)
     if args.dry_run:
         from experiments.plan import print_plan
 
@@ -45,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     from experiments.cli_run import run_one
 
-    return run_one(cell, args.out)
+    return run_one(cell, args.out, trainer)
 
 
 def _suggestions(plain: Sequence[str]) -> list[str]:

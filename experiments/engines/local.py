@@ -22,7 +22,7 @@ from experiments.cell_files import save_failure
 from experiments.jobs import GridOptions, Job, Outcome, Status, perform, restore_cell
 from experiments.locks import holder, is_held
 
-PRELOAD = ["experiments.engine"]
+PRELOAD = ["experiments.preload"]
 
 
 def run(jobs: Sequence[Job], options: GridOptions) -> Iterator[tuple[Job, Outcome]]:
@@ -59,8 +59,12 @@ def _attempt(context: Any, job: Job) -> tuple[Outcome | None, str]:
     """The outcome, or None and how the process ended without one."""
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(job.to_json(), sender))
-    process.start()
-    sender.close()
+    try:
+        process.start()
+    except (OSError, EOFError) as error:  # no memory for another process, or the server of processes died of that
+        return None, f"no process could be started for it ({str(error) or type(error).__name__})"
+    finally:
+        sender.close()
     try:
         wait([receiver, process.sentinel])
         outcome = _received(receiver)
@@ -98,8 +102,11 @@ def _work(job: str, sender: Connection) -> None:
     """The child's life: do the job, send the outcome."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    outcome = perform(Job.from_json(job))
-    sender.send_bytes(json.dumps(asdict(outcome)).encode())
+    try:
+        outcome = perform(Job.from_json(job))
+        sender.send_bytes(json.dumps(asdict(outcome)).encode())
+    except MemoryError:  # not even enough for the outcome
+        os._exit(1)
 
 
 def _end_with_parent() -> None:

@@ -21,6 +21,7 @@ from models.base import (
     drop_labels,
     image_generators,
     normal_noise,
+    own_rows,
     to_float,
     to_uint8,
 )
@@ -56,8 +57,9 @@ class DenoiserStage(Stage):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         x_0 = to_float(batch["image"])
         labels = drop_labels(batch["label"], self.num_classes, self.label_dropout)
-        log_sigma = draw_log_sigma(len(x_0), x_0.device)
-        loss = edm_loss(self.network, x_0, labels, log_sigma, torch.randn_like(x_0))
+        log_sigma = own_rows(lambda n: draw_log_sigma(n, x_0.device), len(x_0))
+        eps = own_rows(lambda n: torch.randn(n, *x_0.shape[1:], device=x_0.device), len(x_0))
+        loss = edm_loss(self.network, x_0, labels, log_sigma, eps)
         self.log("loss", loss)
         return loss
 

@@ -21,6 +21,7 @@ from models.base import (
     Stage,
     image_generators,
     normal_noise,
+    own_rows,
     to_float,
     to_uint8,
 )
@@ -83,7 +84,8 @@ class AdversarialStage(Stage):
         return self.r1_gamma * GAMMA_START ** (1 - burn_in(self.progress))
 
     def generate(self, labels: Tensor) -> Tensor:
-        z = torch.randn(len(labels), self.network.label.embedding_dim, device=labels.device)
+        latent_dim = self.network.label.embedding_dim
+        z = own_rows(lambda n: torch.randn(n, latent_dim, device=labels.device), len(labels))
         return self.network(z, labels)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.base import Stage, to_float
+from models.base import Stage, rows_of_all, to_float
 from models.nets.unet import ResBlock, group_norm
 from models.vqvae.fsq import FSQ
 from models.vqvae.likelihood import log_prob
@@ -84,5 +84,5 @@ class AutoencoderStage(Stage):
         quantized = self.network.quantizer.quantize(z_e)
         loss = -log_prob(batch["image"], self.network.decode(quantized.z_q)).mean()
         self.log("loss", loss)
-        self.log("codes_used", float(quantized.indices.unique().numel()))
+        self.log("codes_used", float(rows_of_all(quantized.indices).unique().numel()))
         return loss

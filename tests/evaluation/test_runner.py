@@ -174,7 +174,7 @@ def test_slow_likelihoods_that_were_not_asked_for_are_missing_with_the_reason(
     model = random_model(name)
     exam = replace(EXAM, num_slow_likelihood_images=0)
     small = Reference(Small.of(dataset), exam, seed=0)
-    found = {bound.likelihood.kind: bound.likelihood for bound in score_likelihoods(model, small, exam, seed=0)}
+    found = {bound.likelihood.kind: bound.likelihood for bound in score_likelihoods(model, small.dataset, exam, seed=0)}
     assert set(found) == set(model.likelihood_kinds)
     for kind, likelihood in found.items():
         asked = kind not in model.slow_likelihood_kinds

@@ -42,7 +42,7 @@ KEYS = {
     "speed": "images_per_second latency_ms_p50 latency_ms_p95 nfe batch_size peak_memory_mib flops_per_image "
     "utilisation reason_missing ci_low ci_high latency_ms_p90 warm_up_seconds matmul_peak_flops sweep stage_seconds",
     "provenance": "git_commit dirty_diff_hash versions cpu gpu threads precision dataset_sha256 extractor_sha256 "
-    "checkpoint_sha256 ema sampler wall_seconds cpu_seconds peak_memory_mib date",
+    "checkpoint_sha256 ema sampler wall_seconds cpu_seconds peak_memory_mib date processes strategy hostname",
 }
 METRIC_KEYS = "value ci_low ci_high n_real n_fake features higher_is_better reason_missing ci_method fingerprint"
 FINGERPRINT_KEYS = (

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from experiments.artifacts import merge_logs
 from experiments.discovery import model_names
+from experiments.stage_log import LOG_FILE, write_log
 from experiments.training import (
     CHUNKS,
     TrainingError,
@@ -22,7 +22,7 @@ from experiments.training import (
     train_stage,
 )
 from models.base import Stage
-from tests.models.tiny import budget_for, silent, tiny_data, tiny_model
+from tests.models.tiny import budget_for, silent, tiny_data, tiny_model, train_tiny
 
 MODELS = model_names()
 
@@ -110,8 +110,8 @@ def test_a_run_says_what_it_did(name: str, tmp_path: Path) -> None:
     assert all(r.seconds > 0 for r in results)
     said = progress.console.file.getvalue()
     assert all(f"{r.plan.name}  100%" in said for r in results) and "warning" not in said
-    merge_logs(tmp_path)
-    log = pd.read_csv(tmp_path / "metrics.csv")
+    write_log(tmp_path / LOG_FILE, [(result.plan.name, result.rows) for result in results])
+    log = pd.read_csv(tmp_path / LOG_FILE)
     for result in results:
         rows = log[log["stage"] == result.plan.name]
         assert rows["images_seen"].tolist() == [8 * (i + 1) for i in range(result.plan.steps)]
@@ -124,10 +124,8 @@ def test_a_run_says_what_it_did(name: str, tmp_path: Path) -> None:
 
 
 def test_training_learns(tmp_path: Path) -> None:
-    train(lambda: tiny_model("vqvae"), *tiny_data(), tmp_path, budget=budget_for("vqvae", 60), seed=0,
-          progress=silent())  # fmt: skip
-    merge_logs(tmp_path)
-    log = pd.read_csv(tmp_path / "metrics.csv")
+    train_tiny("vqvae", tmp_path, steps=60)
+    log = pd.read_csv(tmp_path / LOG_FILE)
     for _, rows in log.groupby("stage"):
         assert rows["loss"].tail(10).mean() < rows["loss"].head(5).mean() - 0.1
 

@@ -16,6 +16,7 @@ import models
 from datamodules.base import DatasetInfo
 from experiments.discovery import preset_module
 from experiments.progress import Progress
+from experiments.stage_log import LOG_FILE, write_log
 from experiments.training import plan_stage, quiet_lightning, train
 from models.base import GenerativeModel
 
@@ -84,12 +85,13 @@ def budget_for(name: str, steps: int) -> float:
 def train_tiny(
     name: str, folder: Path, *, steps: int = 24, seed: int = 3, progress: Progress | None = None
 ) -> dict[str, Tensor]:
-    """Train a tiny model through the real runner and return its weights."""
+    """Train a tiny model through the real runner, write ``metrics.csv`` and return its weights."""
     images, labels = tiny_data()
-    model, _ = train(
+    model, results = train(
         lambda: tiny_model(name, int(torch.initial_seed() % 2**32)), images, labels, folder,
         budget=budget_for(name, steps), seed=seed, progress=progress or silent(),
     )
+    write_log(folder / LOG_FILE, [(result.plan.name, result.rows) for result in results])
     return model.state_dict()
 
 
