@@ -3,8 +3,8 @@
 A task whose worker or machine dies is started again on another and resumes the cell, whose lock the
 kernel has freed. Nothing but short texts goes through Ray; the cells' files go to the output folder,
 which all machines share, as they share the path of the code. A worker keeps its imports from cell to
-cell. Ray runs whatever it is told by whoever reaches it: a cluster of one's own listens on this
-machine only and wants a token; the README shows how to start others with one.
+cell. A cluster runs whatever it is told by whoever reaches its ports: one started here wants a
+token that nobody else has; the README shows how to start others with one.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ import json
 import os
 import re
 import secrets
+import signal
+import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -24,18 +27,32 @@ from experiments.cli_options import UsageError
 from experiments.engines.base import ROOT, announced, read_outcome, require, without_outcome
 from experiments.jobs import GridOptions, Job, Outcome, perform
 
+CONNECT_SECONDS = 10
 OBJECT_STORE_BYTES = 100 * 2**20  # near the least that Ray takes
 ENVIRONMENT = ("PARAGON_CACHE", "PARAGON_WEIGHTS")  # go along to the workers if they are set
 
 
-def warm_up() -> None:
-    """Refuse before anything is written if Ray is not there."""
+def check(options: GridOptions) -> None:
+    """Refuse, before anything is written, what cannot work.
+
+    Raises:
+        UsageError: Ray is not there, or the address is none, or nobody answers at it.
+    """
     require("ray", "ray", "Ray")
+    if options.address in (None, "auto"):
+        return
+    found = re.fullmatch(r"([^\s/]+):(\d{1,5})", options.address or "")
+    if not found:
+        raise UsageError(f"--address must be auto or host:port, not {options.address!r}")
+    try:  # Ray itself would try for half a minute
+        socket.create_connection((found[1].strip("[]"), int(found[2])), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"no Ray cluster answers at --address {options.address}: {error}") from None
 
 
 def run(jobs: Sequence[Job], options: GridOptions) -> Iterator[tuple[Job, Outcome]]:
     """Every job with its outcome, as they end."""
-    warm_up()
+    check(options)
     with _cluster(options) as ray:
         _refuse_infeasible(ray, options)
         yield from announced(_outcomes(ray, jobs, options), len(jobs))
@@ -52,17 +69,26 @@ def _cluster(options: GridOptions) -> Iterator[Any]:
     short = "/tmp" if os.path.isdir("/tmp") else None
     with tempfile.TemporaryDirectory(prefix="paragon-ray-", dir=short, ignore_cleanup_errors=True) as folder:
         try:
-            _connect(ray, options, folder)
+            with _own_signals():
+                _connect(ray, options, os.path.join(folder, "ray"))  # which Ray opens to all, but not its parent
             yield ray
         finally:
             ray.shutdown()
 
 
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Ray would have SIGTERM end the program in its own way."""
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if main:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _connect(ray: Any, options: GridOptions, folder: str) -> None:
     # What workers print is shown on a terminal only: Ray colours it whatever it is written to.
     address, quiet = options.address, {"logging_level": "error", "log_to_driver": sys.stdout.isatty()}
-    if address is not None and not re.fullmatch(r"auto|[^\s/]+:\d+", address):
-        raise UsageError(f"--address must be auto or host:port, not {address!r}")
     if address is None and "RAY_AUTH_TOKEN_PATH" not in os.environ:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray leaves one in the home folder
     try:
@@ -71,7 +97,7 @@ def _connect(ray: Any, options: GridOptions, folder: str) -> None:
             return
         ray.init(
             address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, _temp_dir=folder,
-            _node_ip_address="127.0.0.1", _system_config={"task_oom_retries": options.retries}, **quiet,
+            _system_config={"task_oom_retries": options.retries}, **quiet,
         )
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

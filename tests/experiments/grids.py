@@ -71,13 +71,15 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--broken", type=int, nargs="*", default=[], help="seeds whose batch size is too large")
     parser.add_argument("--retries", type=int, default=2)
     parser.add_argument("--engine", default="local")
+    parser.add_argument("--address")
     args = parser.parse_args(argv)
     cells = [
         tiny_cell(model, seed, budget=args.budget, **({"batch_size": 5000} if seed in args.broken else {}))
         for seed in args.seeds
         for model in args.models
     ]
-    return 0 if run_grid(cells, args.out, GridOptions(args.engine, num_cpus=1, retries=args.retries)) else 1
+    options = GridOptions(args.engine, num_cpus=1, retries=args.retries, address=args.address)
+    return 0 if run_grid(cells, args.out, options) else 1
 
 
 if __name__ == "__main__":
