@@ -1,4 +1,5 @@
 # make run: install and train the diffusion model on digits.  make test: install and run the tests.
+# make test-cluster: a Ray cluster on this machine loses a node half-way through a grid; minutes.
 # The stamps make the second time quick: pip runs again only if the packaging files change.
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,7 +9,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PACKAGING := pyproject.toml constraints.txt
 
-.PHONY: run test check clean
+.PHONY: run test test-cluster check clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.stamp-run
@@ -16,6 +17,9 @@ run: $(VENV)/.stamp-run
 
 test: $(VENV)/.stamp-test
 	$(PY) -m pytest
+
+test-cluster: $(VENV)/.stamp-test
+	$(PY) -m pytest -m slow tests/experiments/test_engine_ray.py
 
 check: $(VENV)/.stamp-dev
 	$(PY) -m ruff check .

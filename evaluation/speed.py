@@ -93,6 +93,12 @@ def _reset_high_water_mark() -> bool:
     return True
 
 
+def forget_peak_memory() -> None:
+    """Let ``peak_memory_mib`` begin anew: the process has other work from now on."""
+    if _reset_high_water_mark():
+        _peaks_before_reset.clear()
+
+
 def _high_water_mark_mib() -> float:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(float(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))

@@ -73,8 +73,11 @@ def run_grid(cells: Sequence[Cell], out: Path, options: GridOptions) -> bool:
     """Run every cell that is not finished, wherever the engine runs them; False if one failed.
 
     Raises:
-        UsageError: the data is not there or the output folder cannot be made.
+        UsageError: the data is not there, the output folder cannot be made or the engine cannot be used.
     """
+    engine = engine_module(options.engine)
+    if hasattr(engine, "check"):
+        engine.check(options)
     digest, since = data_sha256(cells, out), time.time()
     jobs = [make_job(cell, out, digest, options, since) for cell in cells]
     console = Console()
@@ -84,7 +87,6 @@ def run_grid(cells: Sequence[Cell], out: Path, options: GridOptions) -> bool:
         console.print(finished, highlight=False)
     if not left:
         return True
-    engine = engine_module(options.engine)
     with contextlib.suppress(OSError):  # only for those who watch
         write_grid_file(jobs, out, options)
     ends: Counter[Status] = Counter()

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 SETUPTOOLS = PROJECT["tool"]["setuptools"]
 EXTRAS = PROJECT["project"]["optional-dependencies"]
-DEPENDENCIES = (*PROJECT["project"]["dependencies"], *EXTRAS["test"], *EXTRAS["dev"])
+DEPENDENCIES = (*PROJECT["project"]["dependencies"], *(line for extra in EXTRAS.values() for line in extra))
 REQUIREMENTS = [Requirement(line) for line in DEPENDENCIES]
 LINES = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
 PINS = {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in LINES)}

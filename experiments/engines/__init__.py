@@ -2,5 +2,6 @@
 
 An engine is a docstring, whose first line is its line in the help, and ``run(jobs, options) ->
 Iterator[tuple[Job, Outcome]]``, which lets ``experiments.jobs.perform`` do every job somewhere and
-yields each with its outcome as it ends. Engines import no torch when they are imported.
+yields each with its outcome as it ends. ``check(options)``, if there is one, is called before anything
+is written and raises ``UsageError``. Engines import neither torch nor their library when imported.
 """

@@ -72,6 +72,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--large", type=int, nargs="*", default=[], help="seeds whose network fits into no memory")
     parser.add_argument("--retries", type=int, default=2)
     parser.add_argument("--engine", default="local")
+    parser.add_argument("--address")
     args = parser.parse_args(argv)
     changes = {seed: {"batch_size": 5000} for seed in args.broken} | {seed: {"width": 65536} for seed in args.large}
     cells = [
@@ -79,7 +80,8 @@ def main(argv: Sequence[str]) -> int:
         for seed in args.seeds
         for model in args.models
     ]
-    return 0 if run_grid(cells, args.out, GridOptions(args.engine, num_cpus=1, retries=args.retries)) else 1
+    options = GridOptions(args.engine, num_cpus=1, retries=args.retries, address=args.address)
+    return 0 if run_grid(cells, args.out, options) else 1
 
 
 if __name__ == "__main__":
