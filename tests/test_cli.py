@@ -74,6 +74,8 @@ REFUSALS = [
     ("compare --models gan --seed 0", "did you mean --seeds?"),
     ("compare --models gan --model.width 4", "--model.width belongs to one model"),
     ("report /nowhere", "/nowhere is not a folder of runs"),
+    ("verify /nowhere", "/nowhere is not a folder of runs"),
+    ("import nowhere.zip", "there is no archive at nowhere.zip"),
     ("list everything", "unexpected argument 'everything'"),
     ("sample nowhere.ckpt --out a.png", "there is no checkpoint at nowhere.ckpt"),
     ("sample run.py --out a.jpg", "must end in .png or .npz"),
@@ -87,7 +89,7 @@ REFUSALS = [
 def test_a_refusal_is_one_sentence(line: str, expected: str, root: Path, tmp_path: Path) -> None:
     args = line.split()
     out = tmp_path / "runs"
-    if "--out" not in args and args[:1] not in (["report"], ["list"], ["sample"]):
+    if "--out" not in args and args[:1] not in (["report"], ["verify"], ["list"], ["sample"]):
         args += ["--out", str(out)]
     done = cli(*args, root=root, program=("-c", PROBE))
     assert done.returncode == 2, done.stderr
@@ -104,6 +106,9 @@ ANSWERS = [
     "report --help",
     "sample --help",
     "doctor --help",
+    "verify --help",
+    "export --help",
+    "import --help",
     "list",
     "--model vqvae --dry-run",
     "compare --models diffusion vqvae gan --data fashion_mnist --seeds 0 1 2 --dry-run",
