@@ -243,5 +243,7 @@ class _Slurm:
 
 def _answer_of(*command: str) -> str | None:
     """What one of Slurm's commands prints; None if it fails."""
-    ended = subprocess.run(command, capture_output=True, text=True)
-    return ended.stdout if ended.returncode == 0 else None
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
