@@ -19,7 +19,7 @@ test: $(VENV)/.stamp-test
 	$(PY) -m pytest
 
 test-cluster: $(VENV)/.stamp-test
-	$(PY) -m pytest -m slow tests/experiments/test_engine_ray.py
+	$(PY) -m pytest -n 0 -m slow tests/experiments/test_engine_ray.py
 
 check: $(VENV)/.stamp-dev
 	$(PY) -m ruff check .

@@ -24,6 +24,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
@@ -48,6 +49,13 @@ QUIET: dict[str, Any] = {
     "accelerator": "auto", "devices": 1, "enable_progress_bar": False, "enable_model_summary": False,
     "num_sanity_val_steps": 0, "limit_val_batches": 0, "use_distributed_sampler": False,
 }
+
+
+def plugins(config: TrainerConfig) -> list[Any]:
+    """Checkpoints of our own; one process alone is told so, or inside a Slurm job Lightning would count that job's
+    tasks and answer its signals."""
+    return [AtomicCheckpointIO()] if config.processes > 1 else [AtomicCheckpointIO(), LightningEnvironment()]
+
 
 
 class TrainingError(RuntimeError):
@@ -112,7 +120,10 @@ def plan_stage(stage: Stage, columns: dict[str, Tensor], budget: float) -> Stage
     if n < stage.batch_size:
         raise TrainingError(f"the batch size {stage.batch_size} is larger than the training set of {n} images")
     counter = _CountFlops()
-    trainer = pl.Trainer(max_epochs=1, logger=False, enable_checkpointing=False, callbacks=[counter], **QUIET)
+    trainer = pl.Trainer(
+        max_epochs=1, logger=False, enable_checkpointing=False, callbacks=[counter], plugins=[LightningEnvironment()],
+        **QUIET,
+    )
     data = StepDataModule(batch, batch_size=n, steps=1, chunk=1, seed=0)
     trainer.fit(stage, datamodule=data)
     step_flops = float(counter.counter.get_total_flops())
@@ -226,7 +237,7 @@ def train_stage(
     loop = StageLoop(plan, chunk, seed, progress, log)
     trainer = pl.Trainer(
         max_epochs=math.ceil(plan.steps / chunk), callbacks=[loop, KeepCheckpoints(where, belongs_to)],
-        plugins=[AtomicCheckpointIO()], logger=log,
+        plugins=plugins(trainer_config), logger=log,
         log_every_n_steps=loop.log_every, reload_dataloaders_every_n_epochs=1, default_root_dir=folder,
         **QUIET | trainer_options(trainer_config),
     )

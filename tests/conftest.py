@@ -10,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Before anything imports NumPy or torch: parallel test jobs must not fight for cores.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Before anything imports NumPy or torch: two processes test side by side and must not fight for cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 # What is cached is the tests' own, and no weights of this machine make a test pass or fail.
 _cache = tempfile.TemporaryDirectory(prefix="paragon-cache-")
@@ -26,7 +26,8 @@ def root() -> Path:
 
 
 @pytest.fixture
-def short_annealing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Annealing of the length that tests of other things need; its own tests use it as it is."""
+def short_likelihoods(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Annealing and integration as short as tests of other things need; their own tests use them as they are."""
+    monkeypatch.setattr("models.diffusion.model.ODE_TOLERANCE", 1e-2)
     monkeypatch.setattr("models.gan.likelihood.TEMPERATURES", 20)
     monkeypatch.setattr("models.gan.likelihood.TUNING_TEMPERATURES", 10)

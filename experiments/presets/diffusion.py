@@ -22,7 +22,7 @@ class Config:
     """Standard deviation of the pixels that the preconditioning assumes."""
     batch_size: int = 32
     lr: float = 2e-3
-    ema_half_life: float = 50_000
+    ema_half_life: float = 50_000.0
     """Half-life of the weight average in images, ramped up from zero."""
     label_dropout: float = 0.1
     num_steps: int = 10

@@ -23,7 +23,7 @@ class Config:
     lr: float = 1.5e-3
     r1_gamma: float = 1.0
     """Weight of R1 and R2 at the end of training; it starts ten times higher."""
-    ema_half_life: float = 50_000
+    ema_half_life: float = 50_000.0
     """Half-life of the generator's weight average in images, ramped up from zero."""
 
     def __post_init__(self) -> None:

@@ -24,7 +24,7 @@ class Config:
     prior_depth: int = 4
     batch_size: int = 32
     lr: float = 2e-3
-    ema_half_life: float = 50_000
+    ema_half_life: float = 50_000.0
     """Half-life of the weight averages in images, ramped up from zero."""
     label_dropout: float = 0.1
 

@@ -12,7 +12,7 @@ from evaluation.likelihood.bits import bits_per_dim, missing, score_likelihood, 
 from models.base import LikelihoodBound
 from tests.models.tiny import random_model, tiny_data
 
-pytestmark = pytest.mark.usefixtures("short_annealing")
+pytestmark = pytest.mark.usefixtures("short_likelihoods")
 
 BITS = math.log(2)
 

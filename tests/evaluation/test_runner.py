@@ -29,7 +29,7 @@ from evaluation.runner import (
 from experiments.discovery import model_names
 from tests.models.tiny import INFO, SHAPE, random_model
 
-pytestmark = pytest.mark.usefixtures("short_annealing")
+pytestmark = pytest.mark.usefixtures("short_likelihoods")
 
 EXAM = EvaluationConfig(
     num_samples=120, num_likelihood_images=6, num_slow_likelihood_images=2, batch_size=50, speed_repeats=1

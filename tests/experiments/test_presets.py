@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+import typing
+from dataclasses import asdict, fields, replace
 
 import pytest
 
@@ -23,6 +24,14 @@ def test_a_preset_fits_a_dataset(model: str, dataset: str) -> None:
     module = preset_module(model)
     config = module.preset(dataset_module(dataset).INFO)
     assert isinstance(config, module.Config) and config == replace(config)
+
+
+@pytest.mark.parametrize(("model", "dataset"), CASES)
+def test_a_default_that_is_named_is_the_same_cell(model: str, dataset: str) -> None:
+    """The command line reads 50000 as 50000.0, which is another text and so would be another hash."""
+    config = preset_module(model).preset(dataset_module(dataset).INFO)
+    kinds = typing.get_type_hints(type(config))
+    assert [name for name, value in asdict(config).items() if kinds[name] is float and type(value) is not float] == []
 
 
 @pytest.mark.parametrize(("model", "name"), BOUNDED)

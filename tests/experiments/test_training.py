@@ -22,7 +22,7 @@ from experiments.training import (
     train_stage,
 )
 from models.base import Stage
-from tests.models.tiny import budget_for, silent, tiny_data, tiny_model, train_tiny
+from tests.models.tiny import assert_same_weights, budget_for, silent, tiny_data, tiny_model, train_tiny
 
 MODELS = model_names()
 
@@ -140,6 +140,15 @@ def test_divergence_is_one_sentence(name: str, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"^training diverged: \w+ became \S+ at step \d+ of stage \w+$"):
         train(lambda: tiny_model(name, lr=1e30), *tiny_data(), tmp_path, budget=budget_for(name, 30), seed=0,
               progress=silent())  # fmt: skip
+
+
+def test_a_slurm_job_around_one_process_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning by itself would refuse four tasks for one device, and answer SIGUSR1."""
+    plain = train_tiny("diffusion", tmp_path / "plain")
+    for name, value in {"NTASKS": "4", "JOB_NAME": "job", "PROCID": "0", "LOCALID": "0", "JOB_ID": "7"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    again = train_tiny("diffusion", tmp_path / "job")
+    assert_same_weights(plain, again)
 
 
 def test_precomputed_columns_are_those_of_the_frozen_stage() -> None:

@@ -13,7 +13,7 @@ from experiments.discovery import model_names
 from models.base import GenerativeModel, LikelihoodBound, to_float, to_uint8
 from tests.models.tiny import INFO, SHAPE, assert_same_weights, random_model, tiny_data, tiny_model
 
-pytestmark = pytest.mark.usefixtures("short_annealing")
+pytestmark = pytest.mark.usefixtures("short_likelihoods")
 
 MODELS = model_names()
 
