@@ -188,6 +188,9 @@ class GenerativeModel(pl.LightningModule, ABC):
     slow_likelihood_kinds: tuple[str, ...] = ()  # those that need hundreds of evaluations an image
     likelihood_missing: str = ""  # the reason, where there is none
 
+    def measure(self, images: Tensor) -> None:
+        """Take from uint8 training images (N, C, H, W) what is not learned; called once, before training."""
+
     @abstractmethod
     def stages(self) -> list[Stage]:
         """The training stages in order; their shares of the budget add up to 1."""

@@ -45,6 +45,7 @@ LIGHT = (
 MAX_LINES = 400
 MAX_FUNCTION_LINES = 50
 MAX_INIT_ARGUMENTS = 12
+MAX_MODEL_ARGUMENTS = 20  # a model takes its whole flat configuration
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -129,7 +130,8 @@ def test_sizes(path: Path) -> None:
     lengths = {f.name: (f.end_lineno or f.lineno) - f.lineno + 1 for f in functions(tree)}
     inits = [num_arguments(f) for f in functions(tree) if f.name == "__init__"]
     assert {name: n for name, n in lengths.items() if n > MAX_FUNCTION_LINES} == {}
-    assert max(inits, default=0) <= MAX_INIT_ARGUMENTS
+    is_model = path.is_relative_to(ROOT / "models") and "save_hyperparameters()" in path.read_text(encoding="utf-8")
+    assert max(inits, default=0) <= (MAX_MODEL_ARGUMENTS if is_model else MAX_INIT_ARGUMENTS)
 
 
 @pytest.mark.parametrize("path", PROGRAM, ids=name_of)
