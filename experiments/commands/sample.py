@@ -16,10 +16,11 @@ USAGE = "sample CHECKPOINT ..."
 
 MAX_SCALE = 1000.0
 NOTES = """\
-The options below --seed are for models that have them; the others say so.
+The options from --trajectory on are for models that have them; the others say so.
 --trajectory writes FILE as a strip .png (a row an image, a column a step) and, beside it, the animation as
 .gif and as .webp; with .npz the states after every step are the array 'trajectory'.
-Seed and index decide an image, whatever --n is: the ends of --interpolate are the first images of both seeds.
+Seed and index decide an image, whatever --n is. Where the sampler draws no noise on its way, the ends of
+--interpolate are the first images of both seeds.
 """
 
 

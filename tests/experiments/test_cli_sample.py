@@ -83,7 +83,8 @@ def test_a_truncated_checkpoint_is_refused(
     "options",
     [
         "--steps 4", "--sampler heun", "--guidance-scale 2", "--guidance-interval 0 1", "--threshold static", "--eta 0",
-        "--trajectory", "--image a.png --strength 0.5", "--image a.png --mask b.png", "--interpolate 1", "--interpolate 0 --seed 1",
+        "--trajectory", "--image a.png --strength 0.5", "--image a.png --mask b.png", "--interpolate 1",
+        "--interpolate 0 --seed 1",
     ],
 )
 def test_what_a_model_does_not_have_is_refused(
