@@ -33,7 +33,7 @@ LIGHT = (
     "evaluation/record.py", "evaluation/seal.py", "evaluation/metrics/base.py", "experiments/cell_files.py",
     "experiments/cli.py", "experiments/commands/*.py", "experiments/cli_options.py",
     "experiments/cli_text.py", "experiments/cli_run.py",
-    "experiments/launch.py", "experiments/config.py",
+    "experiments/launch.py", "experiments/config.py", "experiments/sample_request.py", "experiments/given_images.py",
     "experiments/budgets.py", "experiments/discovery.py", "experiments/locks.py",
     "experiments/grid.py", "experiments/jobs.py", "experiments/engines/*.py", "experiments/plan.py",
     "experiments/status.py",

@@ -78,7 +78,7 @@ REFUSALS = [
     ("import nowhere.zip", "there is no archive at nowhere.zip"),
     ("list everything", "unexpected argument 'everything'"),
     ("sample nowhere.ckpt --out a.png", "there is no checkpoint at nowhere.ckpt"),
-    ("sample run.py --out a.jpg", "must end in .png or .npz"),
+    ("sample run.py --out a.jpg", "must end in .png, .npz, .gif or .webp"),
     ("sample run.py --out a.png --n 0", "--n: must be a whole number from 1 to 1000000, not '0'"),
     ("sample run.py", "the following arguments are required: --out"),
     ("doctor --out run.py", "run.py is not a folder"),
