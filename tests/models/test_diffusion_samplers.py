@@ -318,7 +318,7 @@ def test_only_the_stochastic_ones_draw_noise() -> None:
 
 
 def test_an_unknown_sampler_is_refused() -> None:
-    with pytest.raises(ValueError, match="sampler must be one of heun, euler, .*, not 'plms'"):
+    with pytest.raises(ValueError, match=r"sampler must be one of heun, euler, .*, not 'plms'"):
         sampler_named("plms")
 
 
