@@ -51,7 +51,7 @@ def decoder_term(images: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
         mean: On the scale [-1, 1], (B, C, H, W).
         log_variance: (B, 1, 1, 1) or (B, C, H, W).
     """
-    x, std = to_float(images).double(), (log_variance.double() / 2).exp()
+    x, std = images.double() / 127.5 - 1, (log_variance.double() / 2).exp()  # float64: cells must not overlap
     upper = torch.where(images == 255, math.inf, (x + HALF_CELL - mean.double()) / std)
     lower = torch.where(images == 0, -math.inf, (x - HALF_CELL - mean.double()) / std)
     return -per_image_sum(log_mass(lower, upper))

@@ -176,9 +176,9 @@ class DiffusionFamily(GenerativeModel):
         given = to_float(image).to(self.device)
         if mask is None:
             return Task(given)
-        if mask.dtype != torch.bool or mask.shape[-2:] != given.shape[-2:]:
-            size = "x".join(map(str, self.image_shape[1:]))
-            raise ValueError(f"the mask must be bool (..., {size}), not {mask.dtype} {tuple(mask.shape)}")
+        size = self.image_shape[1:]
+        if mask.dtype != torch.bool or tuple(mask.shape) not in (size, (n, 1, *size)):
+            raise ValueError(f"the mask must be bool {size} or {(n, 1, *size)}, not {mask.dtype} {tuple(mask.shape)}")
         return Task(given, mask.to(self.device))
 
     # Likelihood.
