@@ -66,21 +66,36 @@ def log_mass(lower: Tensor, upper: Tensor) -> Tensor:
     return high + torch.log1p(-torch.exp((low - high).clamp(max=-1e-12)))
 
 
-def step_divergence(chain: Chain, x_0: Tensor, t: Tensor, eps: Tensor, sigmas: Tensor) -> Tensor:
-    """KL(q(x_s | x_t, x_0) || p(x_s | x_t)) in nats, float64 (B,), for steps t >= 1.
+def divergence(estimate: Tensor, log_p: Tensor, x_0: Tensor, t: Tensor, sigmas: Tensor) -> Tensor:
+    """KL(q(x_s | x_t, x_0) || p(x_s | x_t)) in nats, float64 (B,), for steps t >= 1 and an estimate of x_0.
 
     Args:
-        chain: See ``Chain``.
+        estimate: Of x_0, (B, C, H, W).
+        log_p: log-variance of p, (B, C, H, W) or (B, 1, 1, 1).
         x_0: (B, C, H, W) in [-1, 1].
         t: int64 (B,), 1..T-1.
-        eps: Standard normal, (B, C, H, W).
         sigmas: Ascending noise levels, float64 (T,).
     """
     now, after = sigmas[t], sigmas[t - 1]
-    estimate, log_p = chain((x_0 + per_image(now) * eps).float(), t)
     gap = per_image(1 - (after / now).square()) * (x_0.double() - estimate.double())
-    log_q = per_image((after.square() * (now.square() - after.square()) / now.square()).log())
+    log_q = per_image(posterior_variance(after, now).log())
     return gaussian_kl(gap, log_q.expand_as(gap), log_p.double().expand_as(gap))
+
+
+def term(estimate: Tensor, log_p: Tensor, images: Tensor, t: Tensor, sigmas: Tensor) -> Tensor:
+    """The term of the bound at any t, in nats, float64 (B,): the decoder at t = 0, a divergence above.
+
+    ``images`` are uint8 (B, C, H, W); other arguments as of ``divergence``.
+    """
+    terms = divergence(estimate, log_p, to_float(images), t.clamp(min=1), sigmas)
+    first = (t == 0).nonzero().squeeze(1)
+    return terms.index_copy(0, first, decoder_term(images[first], estimate[first], log_p[first]))
+
+
+def step_divergence(chain: Chain, x_0: Tensor, t: Tensor, eps: Tensor, sigmas: Tensor) -> Tensor:
+    """``divergence`` at x_t = x_0 + sigma_t eps, for eps standard normal, (B, C, H, W)."""
+    estimate, log_p = chain((x_0 + per_image(sigmas[t]) * eps).float(), t)
+    return divergence(estimate, log_p, x_0, t, sigmas)
 
 
 def first_step(chain: Chain, images: Tensor, eps: Tensor, sigmas: Tensor) -> Tensor:

@@ -9,13 +9,14 @@ denoiser at any noise level, with t interpolated between the levels of the chain
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from models.base import LikelihoodBound, Stage, own_rows
-from models.diffusion.chain_bound import chain_bound, first_step, log_variances, step_divergence
+from models.base import LikelihoodBound, Stage, own_rows, to_uint8
+from models.diffusion.chain_bound import Chain, chain_bound, log_variances, term
 from models.diffusion.edm import per_image
 from models.diffusion.family import DiffusionFamily
 from models.diffusion.guidance import Threshold
@@ -80,16 +81,26 @@ class ChainNetwork(NoiseConditionalUNet):
         tilde, beta = per_image(self.log_tilde[t]), per_image(self.log_beta[t])
         return tilde if share is None else share * beta + (1 - share) * tilde
 
-    def chain(self, labels: Tensor, augmented: Tensor | None = None, *, fixed_mean: bool = False) -> Any:
-        """The network as a ``chain_bound.Chain`` for some labels; ``fixed_mean`` keeps gradients off the mean."""
+    def chain(self, labels: Tensor) -> Chain:
+        """The network as a chain for some labels."""
 
         def step(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-            sigma = self.sigmas[t]
-            prediction, share = self(x, sigma, labels, augmented)
-            x_0 = to_x_0(prediction.detach() if fixed_mean else prediction, x, sigma, self.prediction)
-            return x_0, self.log_variance(t, share)
+            prediction, share = self(x, self.sigmas[t], labels)
+            return to_x_0(prediction, x, self.sigmas[t], self.prediction), self.log_variance(t, share)
 
         return step
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the network was shown, images noised to x = x_sigma at timesteps t, and what it said."""
+
+    x_0: Tensor
+    x: Tensor
+    t: Tensor
+    sigma: Tensor
+    prediction: Tensor
+    share: Tensor | None
 
 
 class DDPMStage(DenoisingStage):
@@ -101,27 +112,31 @@ class DDPMStage(DenoisingStage):
 
     def loss(self, x_0: Tensor, labels: Tensor, eps: Tensor, augmented: Tensor | None) -> Tensor:
         t = own_rows(lambda n: draw_timesteps(n, x_0.device), len(x_0))
+        seen = self.look(x_0, labels, eps, augmented, t)
         if self.objective == "vlb":
-            return self.bound(x_0, labels, eps, augmented, t)
-        sigma = self.network.sigmas[t]
-        prediction, _ = self.network((x_0 + per_image(sigma) * eps).float(), sigma, labels, augmented)
-        target = from_x_0(x_0, x_0 + per_image(sigma) * eps, sigma, self.network.prediction)
-        simple = (prediction - target.float()).square().mean()
+            return self.bound(seen)
+        target = from_x_0(x_0, seen.x, seen.sigma, self.network.prediction)
+        simple = (seen.prediction - target.float()).square().mean()
         if self.objective == "simple":
             return simple
-        return simple + VLB_WEIGHT * self.bound(x_0, labels, eps, augmented, t, fixed_mean=True)
+        return simple + VLB_WEIGHT * self.bound(seen, fixed_mean=True)
 
-    def bound(
-        self, x_0: Tensor, labels: Tensor, eps: Tensor, augmented: Tensor | None, t: Tensor, fixed_mean: bool = False
-    ) -> Tensor:
-        """T times the term of the bound at t, in bits per dimension, whose mean over t is L_0 + ... + L_{T-1}."""
-        chain = self.network.chain(labels, augmented, fixed_mean=fixed_mean)
-        sigmas = self.network.sigmas
-        images = ((x_0 + 1) * 127.5).round().to(torch.uint8)
-        terms = torch.where(
-            t > 0, step_divergence(chain, x_0, t.clamp(min=1), eps, sigmas), first_step(chain, images, eps, sigmas)
-        )
-        return (NUM_TIMESTEPS * terms / (math.prod(x_0.shape[1:]) * math.log(2))).mean().float()
+    def look(self, x_0: Tensor, labels: Tensor, eps: Tensor, augmented: Tensor | None, t: Tensor) -> Seen:
+        """Show the network a batch, noised to timesteps t (B,); one evaluation serves every objective."""
+        sigma = self.network.sigmas[t]
+        x = (x_0 + per_image(sigma) * eps).float()
+        return Seen(x_0, x, t, sigma, *self.network(x, sigma, labels, augmented))
+
+    def bound(self, seen: Seen, fixed_mean: bool = False) -> Tensor:
+        """T times the term of the bound at t, in bits per dimension, whose mean over t is L_0 + ... + L_{T-1}.
+
+        ``fixed_mean`` keeps its gradients off the prediction, as Nichol and Dhariwal do in the hybrid.
+        """
+        network, prediction = self.network, seen.prediction.detach() if fixed_mean else seen.prediction
+        estimate = to_x_0(prediction, seen.x, seen.sigma, network.prediction)
+        log_p = network.log_variance(seen.t, seen.share).expand_as(estimate)
+        terms = term(estimate, log_p, to_uint8(seen.x_0), seen.t, network.sigmas)
+        return (NUM_TIMESTEPS * terms / (math.prod(seen.x_0.shape[1:]) * math.log(2))).mean().float()
 
 
 def draw_timesteps(n: int, device: torch.device) -> Tensor:
