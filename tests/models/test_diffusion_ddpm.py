@@ -80,7 +80,7 @@ def test_the_bound_teaches_the_variances() -> None:
     def loss(seed: int, n: int) -> torch.Tensor:
         x_0, labels, eps = batch(n)
         torch.manual_seed(seed)
-        return stage.bound(x_0, labels, eps, None, draw_timesteps(n, x_0.device), fixed_mean=True)
+        return stage.bound(stage.look(x_0, labels, eps, None, draw_timesteps(n, x_0.device)), fixed_mean=True)
 
     before, after = learned(stage, loss, "vlb")
     assert after < 0.97 * before
@@ -113,7 +113,7 @@ def test_the_bound_by_hand() -> None:
     images, t = tiny_data(1)[0].expand(NUM_TIMESTEPS, -1, -1, -1), torch.arange(NUM_TIMESTEPS)
     x_0, labels = to_float(images), torch.full((NUM_TIMESTEPS,), 3)
     eps = torch.randn(NUM_TIMESTEPS, *SHAPE, generator=torch.Generator().manual_seed(5))
-    found = stage.bound(x_0, labels, eps, None, t)
+    found = stage.bound(stage.look(x_0, labels, eps, None, t))
     chain = stage.network.chain(labels[1:])
     nats = step_divergence(chain, x_0[1:], t[1:], eps[1:], sigmas).sum()
     nats += first_step(stage.network.chain(labels[:1]), images[:1], eps[:1], sigmas)[0]
@@ -122,7 +122,7 @@ def test_the_bound_by_hand() -> None:
     objective = stage.loss(x_0[:16], labels[:16], eps[:16], None)
     torch.manual_seed(3)
     drawn = draw_timesteps(16, x_0.device)
-    assert float(objective) == float(stage.bound(x_0[:16], labels[:16], eps[:16], None, drawn))
+    assert float(objective) == float(stage.bound(stage.look(x_0[:16], labels[:16], eps[:16], None, drawn)))
 
 
 @torch.no_grad()
@@ -134,7 +134,7 @@ def test_the_hybrid_is_the_simple_loss_and_a_thousandth_of_the_bound() -> None:
     torch.manual_seed(3)
     simple = stage.loss(x_0, labels, eps, None)
     torch.manual_seed(3)
-    bound = stage.bound(x_0, labels, eps, None, draw_timesteps(16, x_0.device))
+    bound = stage.bound(stage.look(x_0, labels, eps, None, draw_timesteps(16, x_0.device)))
     assert float(found) == pytest.approx(float(simple + VLB_WEIGHT * bound), rel=1e-6) and VLB_WEIGHT == 1e-3
 
 
@@ -145,7 +145,7 @@ def head_gradients(stage: DDPMStage, fixed_mean: bool) -> tuple[float, float]:
     """Largest gradient of the bound in the last layer's weights of the prediction and of the variances."""
     x_0, labels, eps = batch()
     stage.zero_grad()
-    stage.bound(x_0, labels, eps, None, torch.arange(16) * 60, fixed_mean=fixed_mean).backward()
+    stage.bound(stage.look(x_0, labels, eps, None, torch.arange(16) * 60), fixed_mean=fixed_mean).backward()
     head = next(m for m in reversed(list(stage.network.net.head)) if isinstance(m, torch.nn.Conv2d))
     assert head.out_channels == 2, "one for the prediction, one for the variances"
     mean, variance = head.weight.grad.abs().flatten(1).amax(1).tolist()
