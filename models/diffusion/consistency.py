@@ -31,7 +31,7 @@ LEAST_DISTANCE = 1e-3  # keeps the weight 1 / |difference| finite, relative to t
 def neighbour(sigma: Tensor, progress: float) -> Tensor:
     """The lower noise level r < sigma, (B,), at a share of the budget; Geng et al. 2024, Eq. 11.
 
-    r = sigma (1 - n(sigma) / q^a), n(sigma) = 1 + k sigmoid(-b sigma), a from 0; below 0 it is 0.
+    r = sigma (1 - n(sigma) / q^a), n(sigma) = 1 + k sigmoid(-b sigma), a from 1 to STAGES; below 0 it is 0.
     """
     n = 1 + SIGMOID_K * torch.sigmoid(-SIGMOID_B * sigma)
     return (sigma * (1 - n / RATIO_BASE ** (1 + (STAGES - 1) * progress))).clamp(min=0)
