@@ -133,6 +133,21 @@ def whole_number(low: int, high: int) -> typing.Callable[[str], int]:
 seed = whole_number(0, MAX_SEED)
 
 
+def number(low: float, high: float) -> typing.Callable[[str], float]:
+    """A parser of numbers in [low, high]."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"must be a number from {low:g} to {high:g}, not {text!r}")
+        return value
+
+    return parse
+
+
 def seconds(text: str) -> float:
     """A duration: a number followed by s, m or h (seconds without)."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
