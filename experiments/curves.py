@@ -152,8 +152,8 @@ def _measure(subject: Subject, seed: int) -> None:
     with cell_lock(subject.folder):
         known = _known(path, subject.record)
         reference = Reference(subject.dataset, subject.evaluation, seed=controls)
-        seeds = [axis_seed(seed, axis) for axis in ("samples", "likelihood")]
-        conditions = Conditions(*seeds, batch_size=subject.evaluation.batch_size)
+        samples, likelihood = (axis_seed(seed, axis) for axis in ("samples", "likelihood"))
+        conditions = Conditions(samples, likelihood, subject.evaluation.batch_size)
         count = sum(len(sweep.settings) for sweep in subject.sweeps)
         print(f"{subject.title}: {count} points, n = {reference.n} images each, sampling seed {seed}", flush=True)
         curves = measure_sweeps(
