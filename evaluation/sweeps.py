@@ -77,11 +77,11 @@ def measure_sweeps(
         tell: Told a line for every point.
 
     Raises:
-        SweepError: The feature space cannot be had.
+        SweepError: The distance cannot be had at all, for want of features or of images.
     """
-    if reference.spaces[0].missing is not None:
-        raise SweepError(f"there is no distance to measure: {reference.spaces[0].missing}")
     floor = floor_of(reference, seed=controls_seed)
+    if floor.value.value is None:
+        raise SweepError(f"there is no {floor.metric} to measure: {floor.value.reason_missing}")
     tell(f"  floor, real training images: {_shown(floor.metric, floor)}")
     curves = _with_floor(_with_axes(known, sweeps), floor)
     labels = asked_labels(reference.dataset, reference.n)
