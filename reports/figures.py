@@ -86,7 +86,7 @@ class ReportFigure:
 def dataset_figures(
     tables: list[Table], look: dict[str, plots.Look], unreadable: list[str]
 ) -> Iterator[ReportFigure]:
-    """All figures of a dataset; ``tables`` are its comparisons, the main one first.
+    """The figures of a dataset but for its trajectories; ``tables`` are its comparisons, the main one first.
 
     Files that cannot be read are added to ``unreadable`` as sentences.
     """
@@ -113,7 +113,6 @@ def dataset_figures(
     for kind, title, figure in drawn:
         if figure is not None:
             yield ReportFigure(f"{dataset}_{kind}", title, CAPTIONS[kind], figure)
-    yield from _trajectories(main.runs, dataset, read)
 
 
 def rankable(table: Table, metric: str) -> bool:
@@ -191,8 +190,10 @@ def _logs(runs: tuple[Run, ...], read: Reader) -> Iterator[tuple[Run, pd.DataFra
                 yield run, log
 
 
-def _trajectories(runs: tuple[Run, ...], dataset: str, read: Reader) -> Iterator[ReportFigure]:
-    for run in _one_per_row(runs):
+def trajectory_figures(table: Table, unreadable: list[str]) -> Iterator[ReportFigure]:
+    """Sampling seen from inside, for every model of a comparison that keeps it; ``unreadable`` as above."""
+    read, dataset = Reader(unreadable), table.group.dataset
+    for run in _one_per_row(table.runs):
         image = read(load_picture, run.trajectory_path) if run.trajectory_path.exists() else None
         if image is not None:
             title = f"{run.name}: out of static"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import groupby
@@ -21,7 +22,7 @@ from reports.collect import Collection, Run, collect, relative, results_frame
 from reports.columns import budget_text
 from reports.curves import Member, points_frame, profiles_frame
 from reports.details import fingerprint_grid, likelihood_grid, metric_grid, speed_grid
-from reports.figures import ReportFigure, dataset_figures
+from reports.figures import ReportFigure, dataset_figures, trajectory_figures
 from reports.figures_curves import curve_figures, read_members
 from reports.grid import Grid
 from reports.selftest import read_stamp
@@ -71,11 +72,12 @@ class Comparison:
 
 @dataclass(frozen=True)
 class DatasetPart:
-    """The comparisons of one dataset, and the figures of the first."""
+    """The comparisons of one dataset; the figures of the first stand before and after (``last``) its own."""
 
     name: str
     comparisons: list[Comparison]
     figures: list[PageFigure]
+    last: list[PageFigure]
 
 
 def write_report(out: Path, folder: Path | None = None) -> Path:
@@ -119,16 +121,18 @@ def _dataset_parts(
     parts, written = [], set[str]()
     members: list[Member] = []
     for dataset, found in groupby(tables, key=lambda table: table.group.dataset):
-        group, comparisons = list(found), []
-        figures = [_publish(item, dataset, folder / "figures", written) for item in dataset_figures(
-            group, look, unreadable
-        )]
+        group = list(found)
+
+        def publish(items: Iterable[ReportFigure], dataset: str = dataset) -> list[PageFigure]:
+            return [_publish(item, dataset, folder / "figures", written) for item in items]
+
+        figures, comparisons = publish(dataset_figures(group, look, unreadable)), []
         for place, table in enumerate(group):
             own = read_members(table, unreadable)
             members += own
-            drawn = curve_figures(table, own, look, f"_{place + 1}" if place else "")
-            comparisons.append(_comparison(table, [_publish(i, dataset, folder / "figures", written) for i in drawn]))
-        parts.append(DatasetPart(dataset, comparisons, figures))
+            drawn = publish(curve_figures(table, own, look, f"_{place + 1}" if place else ""))
+            comparisons.append(_comparison(table, drawn))
+        parts.append(DatasetPart(dataset, comparisons, figures, publish(trajectory_figures(group[0], unreadable))))
     for old in (p for p in (folder / "figures").glob("*.*") if p.suffix in (".svg", ".png") and p.name not in written):
         old.unlink()  # a figure of an earlier report that these records no longer support
     _write_curves(members, folder)
