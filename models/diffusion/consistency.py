@@ -64,6 +64,8 @@ class TuningStage(DenoisingStage):
 class Consistency(DiffusionFamily):
     """A diffusion model, tuned to jump."""
 
+    suited_samplers = ("consistency",)  # what it estimates is the end of the ODE, which the others do not expect
+
     def __init__(
         self,
         *,

@@ -14,10 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from models.base import (
+    Asked,
     GenerativeModel,
     LikelihoodBound,
+    Profile,
     Samples,
     SelfCheck,
+    Sweep,
     image_generators,
     normal_noise,
     to_float,
@@ -34,7 +37,9 @@ from models.diffusion.editing import Task
 from models.diffusion.guidance import Guidance, GuidedDenoiser, Threshold
 from models.diffusion.network import NoiseConditionalUNet
 from models.diffusion.ode import check_tolerance, ode_log_likelihood
+from models.diffusion.profile import noise_level_profile
 from models.diffusion.samplers import SamplerName, karras_sigmas, nobody, sampler_named
+from models.diffusion.sweeps import SWEEP_OPTIONS, family_sweeps
 
 BOUND_LEVELS = 32  # network evaluations of a variational bound, one in each stratum of noise levels
 BOUND_STEPS = 1000  # T of the discrete bound
@@ -50,6 +55,8 @@ class DiffusionFamily(GenerativeModel):
     has_trajectory = True
     likelihood_kinds = ("elbo", "elbo_discrete", "ode")
     slow_likelihood_kinds = ("ode",)
+    sweep_options = SWEEP_OPTIONS
+    suited_samplers: tuple[SamplerName, ...] = ("heun", "ddim", "dpmpp_2m", "ancestral", "churn")
 
     denoiser: NoiseConditionalUNet  # what is trained and what sampling runs
     threshold: Threshold = "none"  # of every estimate of x_0, if none is asked for
@@ -181,7 +188,30 @@ class DiffusionFamily(GenerativeModel):
             raise ValueError(f"the mask must be bool {size} or {(n, 1, *size)}, not {mask.dtype} {tuple(mask.shape)}")
         return Task(given, mask.to(self.device))
 
+    def sweeps(self, asked: Asked) -> tuple[Sweep, ...]:
+        """Network evaluations of every sampler, and guidance with the preset's sampler and steps."""
+        self.check_asked(asked)
+        h = self.hparams
+        return family_sweeps(
+            asked, suited=self.suited_samplers, sampler=h.sampler, num_steps=h.num_steps,
+            guidance_scale=h.guidance_scale,
+        )
+
     # Likelihood.
+
+    def profile(self, images: Tensor, *, generator: torch.Generator) -> Profile:
+        return self.noise_level_profile(images, generator=generator)
+
+    @torch.inference_mode()
+    def noise_level_profile(
+        self, images: Tensor, *, generator: torch.Generator, num_levels: int = BOUND_LEVELS
+    ) -> Profile:
+        """What each of ``num_levels`` strata of ln(sigma) adds to the bound "elbo" of uint8 images (N, C, H, W)."""
+        self.check_images(images)
+        return noise_level_profile(
+            self.denoise_unlabelled, images.to(self.device), image_generators(len(images), generator),
+            num_levels=num_levels, prior_variance=self.prior_variance,
+        )
 
     def log_likelihood_bound(
         self, images: Tensor, *, generator: torch.Generator, kind: str | None = None
