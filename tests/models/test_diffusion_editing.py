@@ -51,6 +51,13 @@ def test_a_start_is_the_picture_under_noise() -> None:
     assert task.finish(eps) is eps
 
 
+def test_what_is_kept_is_put_back_at_the_end() -> None:
+    """Float by float: a sampler's last step may have rounded it."""
+    given, x = to_float(GIVEN), torch.randn(N, *SHAPE)
+    found = Task(given, LEFT).finish(x)
+    assert torch.equal(found[..., LEFT], given[..., LEFT]) and torch.equal(found[..., ~LEFT], x[..., ~LEFT])
+
+
 # Images that are given.
 
 
