@@ -46,20 +46,20 @@ Sampler = Literal["heun", "euler", "ddim", "ancestral", "dpmpp_2m", "churn", "co
 class DenoiserConfig:
     """What all members of the diffusion family have in common; a member is a subclass with defaults of its own."""
 
-    width: int = 48
+    width: int = 32
     """Channels at the highest resolution; doubled at each lower one."""
     blocks: int = 1
     """Residual blocks per resolution."""
     patch_size: int = 2
     """Pixel-unshuffle factor in front of the U-Net."""
-    batch_size: int = 32
+    batch_size: int = 16
     lr: float = 2e-3
     ema_half_life: float = 50_000.0
     """Half-life of the weight average in images, ramped up from zero."""
     label_dropout: float = 0.1
-    num_steps: int = 10
+    num_steps: int = 19
     """Steps of the sampler; those of heun and churn take two network evaluations but for the last."""
-    sampler: Sampler = "heun"
+    sampler: Sampler = "dpmpp_2m"
     guidance_scale: float = 1.0
     """uncond + scale (cond - uncond); other than 0 and 1 it doubles the network evaluations."""
 
@@ -70,5 +70,8 @@ class DenoiserConfig:
 
 
 def for_size(config: Any, image_size: int) -> Any:
-    """A configuration of a denoiser for images of a size; tiny ones are not unshuffled, there is nothing to save."""
-    return replace(config, width=32, patch_size=1) if image_size < 16 else config
+    """A configuration of a denoiser for images of a size.
+
+    Tiny ones are not unshuffled, there is nothing to save, and come in larger batches, which a step needs to be busy.
+    """
+    return replace(config, patch_size=1, batch_size=32) if image_size < 16 else config

@@ -1,4 +1,4 @@
-"""Diffusion: EDM (Karras et al. 2022), a U-Net denoiser sampled with Heun's method."""
+"""Diffusion: EDM (Karras et al. 2022), a U-Net denoiser sampled with DPM-Solver++(2M)."""
 
 from __future__ import annotations
 

@@ -47,6 +47,7 @@ EXACT_TRACE_DIMENSIONS = 32  # a vector-Jacobian product per dimension costs too
 ODE_PROBES = 4
 ODE_TOLERANCE = 1e-4  # of every step; 1e-3 costs a quarter and errs by some 0.006 bits per dimension
 ODE_CHECKED = 2  # images that are integrated again
+SAMPLING_SIGMA_MIN = 0.05  # the last estimate is taken here: below, steps of a short walk are better spent above
 
 
 class DiffusionFamily(GenerativeModel):
@@ -76,7 +77,7 @@ class DiffusionFamily(GenerativeModel):
 
     def noise_levels(self, num_steps: int) -> Tensor:
         """The member's own noise levels for a sampler, descending to 0, float64 (num_steps + 1,)."""
-        return karras_sigmas(num_steps)
+        return karras_sigmas(num_steps, SAMPLING_SIGMA_MIN)
 
     def sampler_options(self, name: str) -> dict[str, Any]:
         """What the member tells a sampler beyond the denoiser, the start and the levels."""

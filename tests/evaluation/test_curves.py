@@ -74,7 +74,7 @@ def test_every_setting_has_a_point_with_its_true_cost(measured: Curves) -> None:
     nfe = [(p.series, p.x, p.nfe) for p in measured.points if p.sweep == "nfe"]
     assert nfe == [("heun", 1, 1), ("heun", 3, 3), ("ddim", 1, 1), ("ddim", 4, 4)]
     guidance = [(p.x, p.nfe) for p in measured.points if p.sweep == "guidance"]
-    assert guidance == [(1, 5), (2, 10)]  # 3 steps of Heun's; guidance doubles
+    assert guidance == [(1, 3), (2, 6)]  # 3 steps; guidance doubles
     assert {(p.metric, p.value.n_fake, p.value.n_real) for p in measured.points} == {("fd_digits", N, N)}
     assert all(p.value.fingerprint == measured.floors[0].value.fingerprint for p in measured.points)
 
