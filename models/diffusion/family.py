@@ -38,7 +38,7 @@ from models.diffusion.guidance import Guidance, GuidedDenoiser, Threshold
 from models.diffusion.network import NoiseConditionalUNet
 from models.diffusion.ode import check_tolerance, ode_log_likelihood
 from models.diffusion.profile import noise_level_profile
-from models.diffusion.samplers import SamplerName, karras_sigmas, nobody, sampler_named
+from models.diffusion.samplers import SamplerName, karras_sigmas, lowest_level, nobody, sampler_named
 from models.diffusion.sweeps import SWEEP_OPTIONS, family_sweeps
 
 BOUND_LEVELS = 32  # network evaluations of a variational bound, one in each stratum of noise levels
@@ -47,7 +47,6 @@ EXACT_TRACE_DIMENSIONS = 32  # a vector-Jacobian product per dimension costs too
 ODE_PROBES = 4
 ODE_TOLERANCE = 1e-4  # of every step; 1e-3 costs a quarter and errs by some 0.006 bits per dimension
 ODE_CHECKED = 2  # images that are integrated again
-SAMPLING_SIGMA_MIN = 0.05  # the last estimate is taken here: below, steps of a short walk are better spent above
 
 
 class DiffusionFamily(GenerativeModel):
@@ -77,7 +76,7 @@ class DiffusionFamily(GenerativeModel):
 
     def noise_levels(self, num_steps: int) -> Tensor:
         """The member's own noise levels for a sampler, descending to 0, float64 (num_steps + 1,)."""
-        return karras_sigmas(num_steps, SAMPLING_SIGMA_MIN)
+        return karras_sigmas(num_steps, lowest_level(num_steps))
 
     def sampler_options(self, name: str) -> dict[str, Any]:
         """What the member tells a sampler beyond the denoiser, the start and the levels."""

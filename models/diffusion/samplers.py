@@ -53,6 +53,14 @@ def karras_sigmas(num_steps: int, sigma_min: float = SIGMA_MIN, sigma_max: float
     return torch.cat([sigmas, torch.zeros(1, dtype=torch.float64)])
 
 
+def lowest_level(num_steps: int) -> float:
+    """The noise level of the last estimate of a walk: 1 / num_steps, within [SIGMA_MIN, 0.1].
+
+    Below it a picture changes by less than a few grey levels; a short walk spends its steps better above.
+    """
+    return min(max(1 / num_steps, SIGMA_MIN), 0.1)
+
+
 def spread(levels: Tensor, num_steps: int) -> Tensor:
     """``num_steps`` of some ascending noise levels, evenly spread with both ends, descending, and a final 0.
 

@@ -51,7 +51,7 @@ def test_curves_are_measured_once_and_leave_the_seal_whole(cell: Path, capsys: p
     found = load_curves(cell / CURVES_FILE, record_of(cell))
     places = [(p.sweep, p.series, p.nfe) for p in found.points]
     lines = [("nfe", "heun", 1), ("nfe", "dpmpp_2m", 1), ("nfe", "dpmpp_2m", 2)]
-    assert places == [*lines, ("guidance", "heun, 3 steps", 5)]
+    assert places == [*lines, ("guidance", "dpmpp_2m, 3 steps", 3)]
     assert "4 points, n = 60 images each" in said.out and said.err == "" and str(cell / CURVES_FILE) in said.out
     assert [p.kind for p in found.profiles] == ["elbo"]
     assert faults(cell) == [] and finished_record(cell) is not None and state(cell) == CellState.DONE

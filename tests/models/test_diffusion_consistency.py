@@ -149,6 +149,7 @@ def test_levels_of_one_two_and_more_jumps() -> None:
     model = tiny_model("consistency")
     assert model.noise_levels(1).tolist() == pytest.approx([SIGMA_MAX, 0])
     assert model.noise_levels(2).tolist() == pytest.approx([SIGMA_MAX, MIDDLE_SIGMA, 0])
-    assert torch.equal(model.noise_levels(5), karras_sigmas(5))
+    assert torch.equal(model.noise_levels(5), karras_sigmas(5, 0.1))
+    assert torch.equal(model.noise_levels(50), karras_sigmas(50, 0.02))
     samples = random_model("consistency").sample(2, generator=torch.Generator().manual_seed(0), num_steps=2)
     assert samples.nfe == 2
