@@ -24,6 +24,7 @@ from evaluation.record import Fingerprint, MetricValue
 
 TRAIN_SUFFIX = "_train"
 PIXELS = "pixels"
+FRECHET = "fd_{features}"  # the name under which the distance is declared
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,15 @@ class Reference:
             values |= self._score_in(space, generated, main=place == 0)
         return values
 
+    def distance(self, generated: Generated) -> tuple[str, MetricValue]:
+        """The Fréchet distance to the test split in the main space, with its name; nothing else is computed."""
+        space, (metric,) = self.spaces[0], [metric for metric in all_metrics() if metric.names == (FRECHET,)]
+        if space.test is None:
+            return next(iter(self._missing(space, [metric], len(generated.images), True).items()))
+        exam = Exam(space.name, space.test.features, space.look(generated.images).features)
+        ((name, value),) = score_one(metric, exam).items()
+        return name, stamped(value, self._fingerprint(space, generated, metric.reference), metric.seed)
+
     def _score_in(self, space: Space, generated: Generated, *, main: bool) -> dict[str, MetricValue]:
         metrics = [metric for metric in all_metrics() if metric.applies(space.name)]
         if space.test is None:
@@ -129,7 +139,7 @@ class Reference:
             print_ = self._fingerprint(space, generated, metric.reference)
             scores = score_one(metric, exam, main=main)
             values |= {key: stamped(value, print_, metric.seed) for key, value in scores.items()}
-            if metric.names == ("fd_{features}",) and space.train_part is not None:
+            if metric.names == (FRECHET,) and space.train_part is not None:
                 print_ = self._fingerprint(space, generated, "train")
                 beside = score_one(metric, replace(exam, real=space.train_part.features), main=main)
                 values |= {key + TRAIN_SUFFIX: stamped(value, print_) for key, value in beside.items()}

@@ -167,7 +167,10 @@ def save_samples(path: Path, generated: Generated) -> None:
 
 
 def save_pictures(folder: Path, model: GenerativeModel, generated: Generated, seed: int) -> None:
-    """A grid of samples by class; where the sampler has a path, sixteen samples coming out of static."""
+    """A grid of samples by class; where the sampler has a path, sixteen samples coming out of static.
+
+    The animation is to look at only: it is neither sealed nor part of an archive.
+    """
     assert generated.labels is not None, "a model is asked for classes"
     grid = pictures.by_class(generated.images, generated.labels, classes=model.num_classes)
     write_atomic(folder / "samples.png", pictures.png_bytes(grid))
@@ -178,5 +181,7 @@ def save_pictures(folder: Path, model: GenerativeModel, generated: Generated, se
         generator=torch.Generator().manual_seed(seed), trajectory=True,
     )
     if found.trajectory is not None:
-        strip = pictures.trajectory_picture(found.trajectory.cpu().numpy())
+        path = found.trajectory.cpu().numpy()
+        strip = pictures.trajectory_picture(path)
         write_atomic(folder / "trajectory.png", pictures.png_bytes(strip, least_height=900))
+        write_atomic(folder / "trajectory.gif", pictures.animation_bytes(path, "GIF"))

@@ -133,6 +133,23 @@ def whole_number(low: int, high: int) -> typing.Callable[[str], int]:
 seed = whole_number(0, MAX_SEED)
 
 
+def number(low: float, high: float, *, above: bool = False) -> typing.Callable[[str], float]:
+    """A parser of numbers in [low, high], or in (low, high] if they must lie ``above``."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (low < value if above else low <= value) or not value <= high:
+            least = f"above {low:g}" if above else f"from {low:g}"
+            limits = f"{least} on" if math.isinf(high) else f"{least} to {high:g}"
+            raise argparse.ArgumentTypeError(f"must be a number {limits}, not {text!r}")
+        return value
+
+    return parse
+
+
 def seconds(text: str) -> float:
     """A duration: a number followed by s, m or h (seconds without)."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)

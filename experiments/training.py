@@ -283,6 +283,7 @@ def train(
     plans = shared_plans(build, columns, budget, trainer)
     seed_libraries(axis_seed(seed, "initialisation"))
     model = build()
+    model.measure(images)
     on_main(lambda: remove_other_stages(folder, plans))
     results = [
         train_stage(stage, columns, plan, folder, position=i, seed=seed, progress=progress,

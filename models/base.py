@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -55,6 +55,51 @@ class SelfCheck:
 
     text: str
     passed: bool
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to sample: ``options`` of ``sample``, the line of a sweep that it lies on (``series``), and where.
+
+    ``x`` is None where the place is the number of network evaluations, which sampling itself reports.
+    """
+
+    series: str
+    options: dict[str, float | str]
+    x: float | None = None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Settings whose quality makes curves: what ``title`` names is varied along the axis ``label``, else nothing."""
+
+    name: str
+    title: str
+    label: str
+    log: bool
+    settings: tuple[Setting, ...]
+
+
+Asked = Mapping[str, Sequence[float | str]]
+"""Values that a sweep is to go through, by the names of ``GenerativeModel.sweep_options``."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Where along an axis the nats of a likelihood lie, image by image.
+
+    Row sums of ``nats`` float64 (N, L) and all ``parts`` float64 (N,) add up to -log p(x) of this ``kind``.
+    ``positions`` float64 (L,) are the pieces' middles on the axis ``label``; ``error`` float64 (N, L) is what the
+    model does wrong there, as ``error_label`` says.
+    """
+
+    kind: str
+    label: str
+    error_label: str
+    positions: Tensor
+    nats: Tensor
+    error: Tensor
+    parts: dict[str, Tensor]
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -187,6 +232,10 @@ class GenerativeModel(pl.LightningModule, ABC):
     likelihood_kinds: tuple[str, ...] = ()  # what ``log_likelihood_bound`` computes, the main one first
     slow_likelihood_kinds: tuple[str, ...] = ()  # those that need hundreds of evaluations an image
     likelihood_missing: str = ""  # the reason, where there is none
+    sweep_options: tuple[str, ...] = ()  # what ``sweeps`` can be asked to vary
+
+    def measure(self, images: Tensor) -> None:
+        """Take from uint8 training images (N, C, H, W) what is not learned; called once, before training."""
 
     @abstractmethod
     def stages(self) -> list[Stage]:
@@ -225,6 +274,28 @@ class GenerativeModel(pl.LightningModule, ABC):
 
     def check_likelihood(self, images: Tensor, *, kind: str, generator: torch.Generator) -> SelfCheck | None:
         """Check a kind of likelihood by means of its own on a few uint8 images; None if there is no such means."""
+        return None
+
+    def sweeps(self, asked: Asked) -> tuple[Sweep, ...]:
+        """The curves that are worth measuring, through the values asked for or those of the paradigm; mostly none.
+
+        Raises:
+            ValueError: if something is asked for that there is not, or a value is out of range.
+        """
+        self.check_asked(asked)
+        return ()
+
+    def check_asked(self, asked: Asked) -> None:
+        """Raise ``ValueError`` unless all that is asked for is one of ``sweep_options``."""
+        odd = sorted(set(asked) - set(self.sweep_options))
+        if odd:
+            raise ValueError(f"there is no {odd[0]} to vary; allowed: {', '.join(self.sweep_options) or 'none'}")
+
+    def profile(self, images: Tensor, *, generator: torch.Generator) -> Profile | None:
+        """Where the nats of the main likelihood of uint8 images (N, C, H, W) lie; None if it has no axis to show.
+
+        An image's profile depends on the generator and on its own index only.
+        """
         return None
 
     def likelihood_kind(self, kind: str | None) -> str:

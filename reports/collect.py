@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from evaluation.curves import CURVES_FILE
 from evaluation.files import MAX_TABLE, FileError, open_picture, read_bytes, read_json, read_npz
 from evaluation.record import (
     FAILURE_FILE,
@@ -86,6 +87,11 @@ class Run:
     def trajectory_path(self) -> Path:
         """Picture of samples coming out of static, where the model makes one."""
         return self.path.with_name("trajectory.png")
+
+    @property
+    def curves_path(self) -> Path:
+        """Quality against settings of the sampler, where that was measured."""
+        return self.path.with_name(CURVES_FILE)
 
 
 @dataclass(frozen=True)

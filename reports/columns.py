@@ -119,8 +119,8 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def trimmed(text: str) -> str:
-    """A formatted number without the zeros that end its decimals: "3.00 TFLOP" is "3 TFLOP"."""
-    return re.sub(r"(\.\d*?)0+(?=\D|$)", r"\1", text).replace(". ", " ").removesuffix(".")
+    """A formatted number without the zeros that end its decimals: "3.00 TFLOP" is "3 TFLOP", "1.00e-4" is "1e-4"."""
+    return re.sub(r"\.(?!\d)", "", re.sub(r"(\.\d*?)0+(?=\D|$)", r"\1", text))
 
 
 def factor(value: float) -> str:

@@ -74,25 +74,26 @@ Loaded = TypeVar("Loaded")
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """A figure with its file name (without ending), its title and its caption."""
+    """A figure with its file name (without ending), its title and its caption; ``alt`` tells it to who cannot see."""
 
     name: str
     title: str
     caption: str
     figure: Figure
+    alt: str = ""
 
 
 def dataset_figures(
     tables: list[Table], look: dict[str, plots.Look], unreadable: list[str]
 ) -> Iterator[ReportFigure]:
-    """All figures of a dataset; ``tables`` are its comparisons, the main one first.
+    """The figures of a dataset but for its trajectories; ``tables`` are its comparisons, the main one first.
 
     Files that cannot be read are added to ``unreadable`` as sentences.
     """
     main = tables[0]
     dataset, where = main.group.dataset, budget_text(main.group.budget)
     metric = main.primary
-    read = _Reader(unreadable)
+    read = Reader(unreadable)
     sheets = pictures.sample_sheets(list(_panels(main.runs, look, read)))
     title = f"Samples after {where}" if main.group.budget > 0 else "Samples"
     drawn: list[tuple[str, str, Figure | None]] = [("samples", title, sheets)]
@@ -112,7 +113,6 @@ def dataset_figures(
     for kind, title, figure in drawn:
         if figure is not None:
             yield ReportFigure(f"{dataset}_{kind}", title, CAPTIONS[kind], figure)
-    yield from _trajectories(main.runs, dataset, read)
 
 
 def rankable(table: Table, metric: str) -> bool:
@@ -121,7 +121,7 @@ def rankable(table: Table, metric: str) -> bool:
     return len({condition_key(value.fingerprint) for value in held if value.value is not None}) < 2
 
 
-class _Reader:
+class Reader:
     """Loads a file, or notes the sentence why it cannot be read and returns None."""
 
     def __init__(self, unreadable: list[str]) -> None:
@@ -164,7 +164,7 @@ def _distance(run: Run) -> float:
     return math.inf if value is None else value
 
 
-def _panels(runs: tuple[Run, ...], look: dict[str, plots.Look], read: _Reader) -> Iterator[pictures.Panel]:
+def _panels(runs: tuple[Run, ...], look: dict[str, plots.Look], read: Reader) -> Iterator[pictures.Panel]:
     controls = {run.name: run for run in runs if run.control}
     trained = _one_per_row(runs)
     chosen = [controls.get("real_train"), *trained, controls.get("gaussian")]
@@ -180,7 +180,7 @@ def _panels(runs: tuple[Run, ...], look: dict[str, plots.Look], read: _Reader) -
         yield pictures.Panel(PANEL_TITLES.get(run.name, run.name), subtitle, colour, *loaded)
 
 
-def _logs(runs: tuple[Run, ...], read: _Reader) -> Iterator[tuple[Run, pd.DataFrame]]:
+def _logs(runs: tuple[Run, ...], read: Reader) -> Iterator[tuple[Run, pd.DataFrame]]:
     drawn: dict[str, int] = {}
     for run in sorted((r for r in runs if r.trained), key=lambda r: (r.name, r.record.seed)):
         if drawn.get(run.name, 0) < MAX_LOGS_PER_MODEL:
@@ -190,8 +190,10 @@ def _logs(runs: tuple[Run, ...], read: _Reader) -> Iterator[tuple[Run, pd.DataFr
                 yield run, log
 
 
-def _trajectories(runs: tuple[Run, ...], dataset: str, read: _Reader) -> Iterator[ReportFigure]:
-    for run in _one_per_row(runs):
+def trajectory_figures(table: Table, unreadable: list[str]) -> Iterator[ReportFigure]:
+    """Sampling seen from inside, for every model of a comparison that keeps it; ``unreadable`` as above."""
+    read, dataset = Reader(unreadable), table.group.dataset
+    for run in _one_per_row(table.runs):
         image = read(load_picture, run.trajectory_path) if run.trajectory_path.exists() else None
         if image is not None:
             title = f"{run.name}: out of static"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import groupby
@@ -19,8 +20,10 @@ from evaluation.record import write_atomic
 from reports import plots
 from reports.collect import Collection, Run, collect, relative, results_frame
 from reports.columns import budget_text
+from reports.curves import Member, points_frame, profiles_frame
 from reports.details import fingerprint_grid, likelihood_grid, metric_grid, speed_grid
-from reports.figures import dataset_figures
+from reports.figures import ReportFigure, dataset_figures, trajectory_figures
+from reports.figures_curves import curve_figures, read_members
 from reports.grid import Grid
 from reports.selftest import read_stamp
 from reports.tables import Table, build_tables
@@ -28,6 +31,7 @@ from reports.truth import agreement_grid, truth_grid
 from reports.verdict import verdict
 
 TEMPLATES = Path(__file__).parent / "templates"
+CURVE_FILES = ("curves.csv", "bits.csv")  # beside the page, where there are curves
 MAX_INLINE_SVG = 400_000  # a larger drawing (a sheet of samples) is smaller as PNG
 
 LATEX_COMMANDS = {
@@ -53,24 +57,27 @@ class PageFigure:
     title: str
     caption: str
     data_uri: str
+    alt: str
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One table with its sentences and the tables of detail behind it."""
+    """One table with its sentences, the tables of detail behind it, and its own figures."""
 
     table: Table
     verdict: list[str]
     grids: list[Grid]
+    figures: list[PageFigure]
 
 
 @dataclass(frozen=True)
 class DatasetPart:
-    """The comparisons of one dataset, and the figures of the first."""
+    """The comparisons of one dataset; the figures of the first stand before and after (``last``) its own."""
 
     name: str
     comparisons: list[Comparison]
     figures: list[PageFigure]
+    last: list[PageFigure]
 
 
 def write_report(out: Path, folder: Path | None = None) -> Path:
@@ -88,19 +95,20 @@ def write_report(out: Path, folder: Path | None = None) -> Path:
     tables = build_tables(found)
     unreadable = list(found.unreadable)
     look = plots.looks(run.name for run in found.runs if not run.control)
-    parts = _dataset_parts(tables, look, folder / "figures", unreadable)
+    parts = _dataset_parts(tables, look, folder, unreadable)
     stamp, damaged = read_stamp(out, (run.record.provenance.git_commit for run in found.runs))
     unreadable += damaged
     unreadable = sorted({relative(sentence, out) for sentence in unreadable})
     if found.runs:
         _write_results(found, folder)
+    more = [name for name in CURVE_FILES if (folder / name).exists()]
     flat = [comparison for part in parts for comparison in part.comparisons]
     environment = _environment()
     for name in ("table.md", "table.tex", "index.html"):
         text = environment.get_template(f"{name}.j2").render(
             parts=parts, comparisons=flat, failed=found.failed, unreadable=unreadable,
             provenance=provenance(found.runs), budget_text=budget_text,
-            colours={name: item.colour for name, item in look.items()}, stamp=stamp,
+            colours={name: item.colour for name, item in look.items()}, stamp=stamp, more=more,
         )  # fmt: skip
         write_atomic(folder / name, text.encode())
     return folder / "index.html"
@@ -109,27 +117,50 @@ def write_report(out: Path, folder: Path | None = None) -> Path:
 def _dataset_parts(
     tables: list[Table], look: dict[str, plots.Look], folder: Path, unreadable: list[str]
 ) -> list[DatasetPart]:
-    """Tables, verdicts and figures by dataset; figures are written to ``folder``."""
-    parts, written = [], set()
-    for dataset, members in groupby(tables, key=lambda table: table.group.dataset):
-        group = list(members)
-        figures = []
-        for item in dataset_figures(group, look, unreadable):
-            svg, png = plots.render(item.figure)
-            for ending, data in (("svg", svg), ("png", png)):
-                write_atomic(folder / f"{item.name}.{ending}", data)
-                written.add(f"{item.name}.{ending}")
-            figures.append(PageFigure(item.name, item.title, item.caption, _data_uri(svg, png)))
-        parts.append(DatasetPart(dataset, [_comparison(table) for table in group], figures))
-    for old in (p for p in folder.glob("*.*") if p.suffix in (".svg", ".png") and p.name not in written):
+    """Tables, verdicts and figures by dataset; figures and what they show are written below ``folder``."""
+    parts, written = [], set[str]()
+    members: list[Member] = []
+    for dataset, found in groupby(tables, key=lambda table: table.group.dataset):
+        group = list(found)
+
+        def publish(items: Iterable[ReportFigure], dataset: str = dataset) -> list[PageFigure]:
+            return [_publish(item, dataset, folder / "figures", written) for item in items]
+
+        figures, comparisons = publish(dataset_figures(group, look, unreadable)), []
+        for place, table in enumerate(group):
+            own = read_members(table, unreadable)
+            members += own
+            drawn = publish(curve_figures(table, own, look, f"_{place + 1}" if place else ""))
+            comparisons.append(_comparison(table, drawn))
+        parts.append(DatasetPart(dataset, comparisons, figures, publish(trajectory_figures(group[0], unreadable))))
+    for old in (p for p in (folder / "figures").glob("*.*") if p.suffix in (".svg", ".png") and p.name not in written):
         old.unlink()  # a figure of an earlier report that these records no longer support
+    _write_curves(members, folder)
     return parts
 
 
-def _comparison(table: Table) -> Comparison:
+def _publish(item: ReportFigure, dataset: str, folder: Path, written: set[str]) -> PageFigure:
+    """Write a figure in both formats; names of files are added to ``written``."""
+    svg, png = plots.render(item.figure)
+    for ending, data in (("svg", svg), ("png", png)):
+        write_atomic(folder / f"{item.name}.{ending}", data)
+        written.add(f"{item.name}.{ending}")
+    return PageFigure(item.name, item.title, item.caption, _data_uri(svg, png), item.alt or f"{item.title} ({dataset})")
+
+
+def _write_curves(members: list[Member], folder: Path) -> None:
+    """The points and pieces behind the curves as tables; none where there are no curves."""
+    for name, frame in zip(CURVE_FILES, (points_frame(members), profiles_frame(members)), strict=True):
+        if frame.empty:
+            (folder / name).unlink(missing_ok=True)
+        else:
+            write_atomic(folder / name, frame.to_csv(index=False).encode())
+
+
+def _comparison(table: Table, figures: list[PageFigure]) -> Comparison:
     """A table with everything that is computed from it."""
     makers = (likelihood_grid, truth_grid, agreement_grid, speed_grid, metric_grid, fingerprint_grid)
-    return Comparison(table, verdict(table.summary), [grid for make in makers if (grid := make(table))])
+    return Comparison(table, verdict(table.summary), [grid for make in makers if (grid := make(table))], figures)
 
 
 def _data_uri(svg: bytes, png: bytes) -> str:

@@ -28,6 +28,6 @@ def root() -> Path:
 @pytest.fixture
 def short_likelihoods(monkeypatch: pytest.MonkeyPatch) -> None:
     """Annealing and integration as short as tests of other things need; their own tests use them as they are."""
-    monkeypatch.setattr("models.diffusion.model.ODE_TOLERANCE", 1e-2)
+    monkeypatch.setattr("models.diffusion.family.ODE_TOLERANCE", 1e-2)
     monkeypatch.setattr("models.gan.likelihood.TEMPERATURES", 20)
     monkeypatch.setattr("models.gan.likelihood.TUNING_TEMPERATURES", 10)

@@ -78,9 +78,14 @@ REFUSALS = [
     ("import nowhere.zip", "there is no archive at nowhere.zip"),
     ("list everything", "unexpected argument 'everything'"),
     ("sample nowhere.ckpt --out a.png", "there is no checkpoint at nowhere.ckpt"),
-    ("sample run.py --out a.jpg", "must end in .png or .npz"),
+    ("sample run.py --out a.jpg", "must end in .png, .npz, .gif or .webp"),
     ("sample run.py --out a.png --n 0", "--n: must be a whole number from 1 to 1000000, not '0'"),
     ("sample run.py", "the following arguments are required: --out"),
+    ("curves", "the following arguments are required: CELL"),
+    ("curves /nowhere", "/nowhere is not a finished cell"),
+    ("curves /nowhere --nfe 0", "--nfe: must be a whole number from 1 to 1000, not '0'"),
+    ("curves /nowhere --guidance -1", "--guidance: must be a number from 0 to 100, not '-1'"),
+    ("curves /nowhere --sampler heun", "did you mean --samplers?"),
     ("doctor --out run.py", "run.py is not a folder"),
 ]
 
@@ -89,7 +94,7 @@ REFUSALS = [
 def test_a_refusal_is_one_sentence(line: str, expected: str, root: Path, tmp_path: Path) -> None:
     args = line.split()
     out = tmp_path / "runs"
-    if "--out" not in args and args[:1] not in (["report"], ["verify"], ["list"], ["sample"]):
+    if "--out" not in args and args[:1] not in (["report"], ["verify"], ["list"], ["sample"], ["curves"]):
         args += ["--out", str(out)]
     done = cli(*args, root=root, program=("-c", PROBE))
     assert done.returncode == 2, done.stderr
@@ -105,6 +110,7 @@ ANSWERS = [
     "compare --help",
     "report --help",
     "sample --help",
+    "curves --help",
     "doctor --help",
     "verify --help",
     "export --help",

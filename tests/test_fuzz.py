@@ -23,6 +23,7 @@ from PIL import Image
 from datamodules import digits, fashion_mnist
 from datamodules.base import DataNotFoundError, read_idx
 from evaluation.config import EvaluationConfig
+from evaluation.curves import load_curves
 from evaluation.files import FileError, open_picture, read_json, read_npy, read_npz
 from evaluation.record import RecordError, load_failure, load_record
 from evaluation.seal import SealError, read_seal, record_fault
@@ -34,6 +35,8 @@ from experiments.discovery import command_names, dataset_names, engine_names, mo
 from experiments.external import ExternalError, read_images
 from experiments.status import Watch, view
 from reports.collect import collect, load_log, load_picture, load_samples
+from tests.reports import test_curves as curves
+from tests.reports.synthetic import record as synthetic_record
 from tests.reports.synthetic import standard
 
 LINES, BYTES = 1200, 1600  # cases
@@ -50,6 +53,7 @@ HARMLESS = {
 OPTIONS = [
     "--model", "--models", "--data", "--budget", "--seed", "--seeds", "--out", "--engine", "--num-cpus", "--num-gpus",
     "--retries", "--address", "--max-time", "--n", "--steps", "--once", "--json", "--help", "--checkpoints", "--label",
+    "--samplers", "--nfe", "--guidance", "--num-samples",
     "--trainer.devices", "--trainer.strategy", "--trainer.num_nodes", "--name", "--resize", "-h", "--",
     *dotted_names("digits", "vqvae"), *dotted_names("fashion_mnist", "gan"),
     *option_names(EvaluationConfig(), "--evaluation."),
@@ -123,6 +127,7 @@ def wholes(folder: Path) -> dict[str, bytes]:
     np.save(array, images)
     Image.fromarray(images[0, 0]).save(picture, "png")
     measured = calibration.Measurement("cpu", 2, "gan", "digits", "a", "b", 1e9, 1.0, 2.0, 3, "2026")
+    curves.curves(synthetic_record("diffusion")).save(folder / "curves.json")
     texts: dict[str, Any] = {
         "failure.json": {"model": "a", "dataset": "b", "seed": 0, "config_hash": "c", "message": "d", "date": "e"},
         "done": {"record": "a", "files": {"samples.npz": "b"}},
@@ -132,6 +137,7 @@ def wholes(folder: Path) -> dict[str, bytes]:
     }
     return {
         **{name: json.dumps(content).encode() for name, content in texts.items()},
+        "curves.json": (folder / "curves.json").read_bytes(),
         "record.json": record.read_bytes(), "a.npz": arrays.getvalue(), "a.npy": array.getvalue(),
         "a.png": picture.getvalue(), "metrics.csv": b"stage,images_seen,loss\na,1,0.5\na,2,0.4\n",
         "a.idx": b"\0\0\x08\x03" + b"".join(n.to_bytes(4, "big") for n in (2, 2, 2)) + bytes(8),
@@ -178,6 +184,7 @@ READERS: dict[str, list[Callable[[Path], Any]]] = {
     "a.npz": [read_npz, load_samples, lambda path: read_images(path, digits.INFO, resize=False)],
     "a.npy": [read_npy, lambda path: read_images(path, digits.INFO, resize=True)],
     "a.png": [open_picture, load_picture, lambda path: read_images(path.parent, digits.INFO, resize=True)],
+    "curves.json": [lambda path: load_curves(path, synthetic_record("diffusion"))],
     "metrics.csv": [load_log], "a.idx": [read_idx],
 }
 SENTENCES = (FileError, RecordError, SealError, ExternalError, DataNotFoundError)

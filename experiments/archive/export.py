@@ -69,6 +69,7 @@ def _cell_files(folder: Path, out: Path, checkpoints: bool) -> dict[str, Content
     assert sealed is not None, "the cell was checked"
     kept = {name: digest for name, digest in sealed.files.items() if checkpoints or name != layout.CHECKPOINT}
     names = [RECORD_FILE, *kept, *([layout.CHECKSUM] if layout.CHECKPOINT in kept else [])]
+    names += [layout.CURVES_FILE] if (folder / layout.CURVES_FILE).exists() else []
     files: dict[str, Content] = {name: folder / name for name in names}
     files[DONE_FILE] = (json.dumps(asdict(Seal(sealed.record, kept)), indent=2) + "\n").encode()
     return {f"{folder.relative_to(out).as_posix()}/{name}": content for name, content in files.items()}

@@ -97,7 +97,7 @@ def _incomplete(folder: Path, files: set[str]) -> str | None:
     sealed = {RECORD_FILE, DONE_FILE, *(found.files if found else ())}
     if layout.CHECKPOINT in sealed:
         sealed.add(layout.CHECKSUM)
-    odd = sorted(sealed ^ files)
+    odd = sorted(sealed ^ (files - {layout.CURVES_FILE}))
     return f"{folder} and its seal do not have the same files: {odd[0][:100]}" if odd else None
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from evaluation.curves import CURVES_FILE, load_curves
 from evaluation.files import MAX_ARRAYS, MAX_JSON, MAX_PICTURE, MAX_TABLE, FileError, open_picture, read_bytes
-from evaluation.record import RECORD_FILE, RecordError, load_record
+from evaluation.record import RECORD_FILE, Record, RecordError, load_record
 from evaluation.seal import DONE_FILE, MAX_SEAL, file_digest, read_seal, record_fault
 from experiments.identity import CONFIG_FILE, identity_fault
 from reports.collect import Run, load_log, load_samples
@@ -26,7 +27,7 @@ TOP_FILES = {README: MAX_JSON, SUMS: MAX_JSON, CARD: MAX_TABLE, RESULTS: MAX_TAB
 CELL_FILES = {
     RECORD_FILE: MAX_JSON, CONFIG_FILE: MAX_JSON, DONE_FILE: MAX_SEAL, "samples.npz": MAX_ARRAYS,
     "samples.png": MAX_PICTURE, "trajectory.png": MAX_PICTURE, "metrics.csv": MAX_TABLE,
-    CHECKPOINT: MAX_ARCHIVE, CHECKSUM: 200,
+    CHECKPOINT: MAX_ARCHIVE, CHECKSUM: 200, CURVES_FILE: MAX_JSON,
 }  # fmt: skip
 CONTROL_FILES = {".json": MAX_JSON, ".npz": MAX_ARRAYS}
 
@@ -81,7 +82,18 @@ def cell_faults(folder: Path, out: Path, *, checkpoints: bool) -> list[str]:
     if record.source not in ("trained", "external") or cell_member(f"{folder.relative_to(out)}/{RECORD_FILE}") is None:
         return [f"{path} is not the record of a cell"]
     sealed = {name: digest for name, digest in found.files.items() if checkpoints or name != CHECKPOINT}
-    return [sentence for name, digest in sealed.items() if (sentence := _file_fault(folder / name, name, digest))]
+    faults = [sentence for name, digest in sealed.items() if (sentence := _file_fault(folder / name, name, digest))]
+    return faults + _curves_faults(folder / CURVES_FILE, record)
+
+
+def _curves_faults(path: Path, record: Record) -> list[str]:
+    """Curves are no part of the seal: they carry a checksum of their own, and name cell and checkpoint."""
+    try:
+        if path.exists() or path.is_symlink():
+            load_curves(path, record)
+    except FileError as error:
+        return [str(error)]
+    return []
 
 
 def _file_fault(path: Path, name: str, digest: str) -> str | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 # Closed intervals of the fields that mean the same in every preset.
 SHARED: dict[str, tuple[float, float]] = {
@@ -11,6 +12,7 @@ SHARED: dict[str, tuple[float, float]] = {
     "ema_half_life": (1.0, 1e12),
     "label_dropout": (0.0, 1.0),
     "blocks": (1, 100),
+    "augment": (0.0, 1.0),
 }
 
 
@@ -35,3 +37,41 @@ def require_power_of_two(config: Any, name: str, least: int) -> None:
     value = getattr(config, name)
     if value < least or value & (value - 1):
         raise ValueError(f"model.{name} must be a power of two of at least {least}, not {value}")
+
+
+Sampler = Literal["heun", "euler", "ddim", "ancestral", "dpmpp_2m", "churn", "consistency"]
+
+
+@dataclass(frozen=True)
+class DenoiserConfig:
+    """What all members of the diffusion family have in common; a member is a subclass with defaults of its own."""
+
+    width: int = 32
+    """Channels at the highest resolution; doubled at each lower one."""
+    blocks: int = 1
+    """Residual blocks per resolution."""
+    patch_size: int = 2
+    """Pixel-unshuffle factor in front of the U-Net."""
+    batch_size: int = 16
+    lr: float = 2e-3
+    ema_half_life: float = 50_000.0
+    """Half-life of the weight average in images, ramped up from zero."""
+    label_dropout: float = 0.1
+    num_steps: int = 19
+    """Steps of the sampler; those of heun and churn take two network evaluations but for the last."""
+    sampler: Sampler = "dpmpp_2m"
+    guidance_scale: float = 1.0
+    """uncond + scale (cond - uncond); other than 0 and 1 it doubles the network evaluations."""
+
+    def __post_init__(self) -> None:
+        require_multiple(self, "width", 8)
+        require_power_of_two(self, "patch_size", 1)
+        require(self, num_steps=(1, 1000), guidance_scale=(0.0, 100.0))
+
+
+def for_size(config: Any, image_size: int) -> Any:
+    """A configuration of a denoiser for images of a size.
+
+    Tiny ones are not unshuffled, there is nothing to save, and come in larger batches, which a step needs to be busy.
+    """
+    return replace(config, patch_size=1, batch_size=32) if image_size < 16 else config

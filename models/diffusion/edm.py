@@ -2,7 +2,8 @@
 
 Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models"
 (arXiv:2206.00364). x_sigma = x_0 + sigma * eps; the denoiser D(x_sigma, sigma) estimates x_0.
-Deviation: an eighth of the training noise levels is drawn uniformly (``draw_log_sigma``).
+Deviations: an eighth of the training noise levels is drawn uniformly (``draw_log_sigma``), and sigma_data is
+measured, about 0.
 """
 
 from __future__ import annotations
@@ -10,10 +11,9 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.nets.embeddings import sinusoidal_embedding
-from models.nets.unet import UNet
+from models.diffusion.network import NoiseConditionalUNet
 
 P_MEAN, P_STD = -1.2, 1.2  # Table 1: ln(sigma) ~ N(P_mean, P_std^2) during training
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0  # Table 1
@@ -25,53 +25,41 @@ def per_image(values: Tensor) -> Tensor:
     return values[:, None, None, None]
 
 
-def c_skip(sigma: Tensor, sigma_data: float) -> Tensor:
+def c_skip(sigma: Tensor, sigma_data: float | Tensor) -> Tensor:
     """Weight of the noisy image in D; Table 1."""
     return sigma_data**2 / (sigma**2 + sigma_data**2)
 
 
-def c_out(sigma: Tensor, sigma_data: float) -> Tensor:
+def c_out(sigma: Tensor, sigma_data: float | Tensor) -> Tensor:
     """Weight of the network's output in D; Table 1."""
     return sigma * sigma_data / (sigma**2 + sigma_data**2).sqrt()
 
 
-def c_in(sigma: Tensor, sigma_data: float) -> Tensor:
+def c_in(sigma: Tensor, sigma_data: float | Tensor) -> Tensor:
     """Scale of the network's input, which gives it unit variance; Table 1."""
     return 1 / (sigma**2 + sigma_data**2).sqrt()
 
 
-def loss_weight(sigma: Tensor, sigma_data: float) -> Tensor:
+def loss_weight(sigma: Tensor, sigma_data: float | Tensor) -> Tensor:
     """lambda(sigma), which makes the loss at initialisation 1 at every sigma; Table 1."""
     return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
 
 
-class Denoiser(nn.Module):
+class Denoiser(NoiseConditionalUNet):
     """D(x; sigma, label) = c_skip x + c_out F(c_in x; c_noise, label), Eq. 7."""
 
-    def __init__(
-        self, image_shape: tuple[int, int, int], num_classes: int, *, width: int, blocks: int, patch_size: int,
-        sigma_data: float,
-    ) -> None:
-        super().__init__()
-        dim = 4 * width
-        self.sigma_data = sigma_data
-        self.embed_dim = width
-        self.noise_mlp = nn.Sequential(nn.Linear(width, dim), nn.SiLU(), nn.Linear(dim, dim))
-        self.label = nn.Embedding(num_classes + 1, dim)  # the last row is "no label"
-        channels = image_shape[0]
-        self.net = UNet(channels, channels, width=width, blocks=blocks, vector_dim=dim, patch_size=patch_size)
-
-    def forward(self, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor, labels: Tensor, augmented: Tensor | None = None) -> Tensor:
         """x (B, C, H, W), sigma (B,), labels int64 (B,) -> estimate of x_0 (B, C, H, W)."""
         c_noise = 250 * sigma.log()  # ln(sigma) / 4 in thousands, the scale sinusoids are made for
-        vector = self.noise_mlp(sinusoidal_embedding(c_noise, self.embed_dim)) + self.label(labels)
-        out = self.net(per_image(c_in(sigma, self.sigma_data)) * x, nn.functional.silu(vector))
+        out = super().forward(per_image(c_in(sigma, self.sigma_data)) * x, c_noise, labels, augmented)
         skip = per_image(c_skip(sigma, self.sigma_data)) * x
         return skip + per_image(c_out(sigma, self.sigma_data)) * out
 
 
-def edm_loss(denoiser: Denoiser, x_0: Tensor, labels: Tensor, log_sigma: Tensor, eps: Tensor) -> Tensor:
-    """Mean over the batch of lambda(sigma) * mean_pixels |D(x_0 + sigma eps) - x_0|^2; Eq. 8.
+def edm_losses(
+    denoiser: Denoiser, x_0: Tensor, labels: Tensor, log_sigma: Tensor, eps: Tensor, augmented: Tensor | None = None
+) -> Tensor:
+    """lambda(sigma) * mean_pixels |D(x_0 + sigma eps) - x_0|^2 of every image, (B,); Eq. 8.
 
     Args:
         denoiser: D(x, sigma, labels).
@@ -79,10 +67,11 @@ def edm_loss(denoiser: Denoiser, x_0: Tensor, labels: Tensor, log_sigma: Tensor,
         labels: int64 (B,).
         log_sigma: ln(sigma), (B,).
         eps: Standard normal noise, (B, C, H, W).
+        augmented: What was done to the images, (B, 3).
     """
     sigma = log_sigma.exp()
-    error = denoiser(x_0 + per_image(sigma) * eps, sigma, labels) - x_0
-    return (per_image(loss_weight(sigma, denoiser.sigma_data)) * error.square()).mean()
+    error = denoiser(x_0 + per_image(sigma) * eps, sigma, labels, augmented) - x_0
+    return loss_weight(sigma, denoiser.sigma_data) * error.square().mean(dim=(1, 2, 3))
 
 
 def draw_log_sigma(n: int, device: torch.device) -> Tensor:

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import argparse
 import io
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -28,7 +31,9 @@ from datamodules.module import StepDataModule
 from evaluation.speed import matmul_peak
 from experiments.discovery import dataset_module, dataset_names, model_names, preset_module
 from experiments.progress import Progress
-from experiments.training import QUIET, StageLoop, plan_stage, precompute, quiet_lightning
+from experiments.stage_log import StageLog
+from experiments.training import QUIET, StageLoop, StagePlan, plan_stage, precompute, quiet_lightning
+from models.base import Stage
 
 BARS = {"diffusion": 0.50, "gan": 0.35}  # least share of the peak
 SYNTHETIC_IMAGES = 4096
@@ -90,14 +95,24 @@ def stages_of(name: str, info: DatasetInfo, columns: dict[str, torch.Tensor], st
         data = StepDataModule(
             precompute(stage, columns, plan, 0), batch_size=plan.batch_size, steps=total, chunk=total, seed=0
         )
-        loop = StageLoop(plan, total, 0, clock)
-        trainer = pl.Trainer(max_epochs=1, logger=False, enable_checkpointing=False, callbacks=[loop], **QUIET)
-        trainer.fit(stage, datamodule=data)
+        fit(stage, data, plan, clock)
         seconds = clock.times[plan.steps] - clock.times[WARM_UP]
         parameters = sum(p.numel() for n, p in stage.named_parameters() if not n.startswith("ema."))
         yield Measured(
             name, stage.name, parameters, plan.step_flops / plan.batch_size, steps * plan.batch_size / seconds
         )
+
+
+def fit(stage: Stage, data: StepDataModule, plan: StagePlan, clock: Clock) -> None:
+    """Train a stage as the runner does, its log included, without checkpoints."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = StageLog(Path(folder) / "log")
+        loop = StageLoop(plan, plan.steps, 0, clock, log)
+        trainer = pl.Trainer(
+            max_epochs=1, logger=log, log_every_n_steps=loop.log_every, enable_checkpointing=False, callbacks=[loop],
+            plugins=[LightningEnvironment()], default_root_dir=folder, **QUIET,
+        )
+        trainer.fit(stage, datamodule=data)
 
 
 def table_of(rows: list[Measured], peak: float) -> Table:

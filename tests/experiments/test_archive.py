@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.curves import CURVES_FILE, load_curves
 from evaluation.record import load_record
 from evaluation.seal import faults, read_seal
 from experiments.archive.importing import import_archive
@@ -28,6 +29,7 @@ from tests.experiments.sealed import (
     write_runs,
 )
 from tests.reports import synthetic
+from tests.reports.test_curves import curves
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +84,20 @@ def test_round_trip(checkpoints: bool, runs: Path, tmp_path: Path, capsys: pytes
     assert main(["import", str(first), "--out", str(out)]) == 0
     assert "0 added, 8 there already, 0 conflicts" in capsys.readouterr().out
     assert contents(out) == found
+
+
+def test_curves_travel_with_their_cell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = cell_record("diffusion")
+    path = write_cell(tmp_path / "runs", record) / CURVES_FILE
+    measured = curves(record)
+    measured.save(path)
+    assert main(["export", str(tmp_path / "runs"), "--out", str(tmp_path / "a.zip")]) == 0
+    assert main(["import", str(tmp_path / "a.zip"), "--out", str(tmp_path / "new")]) == 0
+    (found,) = (tmp_path / "new").glob(f"*/*/*/*/{CURVES_FILE}")
+    assert load_curves(found, record) == measured and faults(found.parent) == []
+    replace(measured, seed=1).save(path)
+    assert main(["export", str(tmp_path / "runs"), "--out", str(tmp_path / "b.zip")]) == 1
+    assert "curves.json belongs to another cell or checkpoint" in capsys.readouterr().err
 
 
 def test_what_was_imported_is_reported_and_verified(

@@ -1,4 +1,4 @@
-"""Sampling from a checkpoint file: any model, reproducible image by image."""
+"""Sampling from a checkpoint file: any model, reproducible image by image, and nothing written when it refuses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from datamodules.digits import INFO
 from experiments.cli import main
 from experiments.cli_sample import draw
 from experiments.presets import gan
-from models import FORMAT, load, model_class
+from models import load, model_class
+from tests.experiments.checkpoint_files import save_model
 
 
 @pytest.fixture
@@ -24,9 +25,7 @@ def checkpoint(tmp_path: Path) -> Path:
     shape = (INFO.channels, INFO.image_size, INFO.image_size)
     options = asdict(gan.Config(latent_dim=4, width=16, blocks=1))
     model = model_class("gan")(image_shape=shape, num_classes=INFO.num_classes, **options)
-    parts = {"hyper_parameters": dict(model.hparams), "state_dict": model.state_dict()}
-    torch.save({"format": FORMAT, "model": "gan", **parts}, tmp_path / "model.ckpt")
-    return tmp_path / "model.ckpt"
+    return save_model(model, "gan", tmp_path / "model.ckpt")
 
 
 def sample(checkpoint: Path, out: Path, *options: str) -> dict[str, np.ndarray]:
@@ -38,7 +37,7 @@ def sample(checkpoint: Path, out: Path, *options: str) -> dict[str, np.ndarray]:
 
 def test_images_do_not_depend_on_the_batch(checkpoint: Path) -> None:
     model, labels = load(checkpoint), torch.arange(10)
-    one, several = (draw(model, labels, seed=3, batch_size=size).astype(int) for size in (10, 4))
+    one, several = (draw(model, labels, 3, batch_size=size).images.astype(int) for size in (10, 4))
     assert np.abs(one - several).max() <= 1  # another batch size may move a rounding
 
 
@@ -78,3 +77,22 @@ def test_a_truncated_checkpoint_is_refused(
     assert main(["sample", str(checkpoint), "--out", str(tmp_path / "a.npz")]) == 2
     message = capsys.readouterr().err
     assert str(checkpoint) in message and len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--steps 4", "--sampler heun", "--guidance-scale 2", "--guidance-interval 0 1", "--threshold static", "--eta 0",
+        "--trajectory", "--image a.png --strength 0.5", "--image a.png --mask b.png", "--interpolate 1",
+        "--interpolate 0 --seed 1",
+    ],
+)
+def test_what_a_model_does_not_have_is_refused(
+    options: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new" / "a.png"
+    assert main(["sample", str(checkpoint), "--out", str(out), *options.split()]) == 2
+    name = options.split()[0]
+    expected = f"error: {checkpoint} is a GAN and has no {name}; it takes --n, --label, --seed\n"
+    assert capsys.readouterr().err == expected
+    assert not out.parent.exists()

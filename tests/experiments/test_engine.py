@@ -145,7 +145,7 @@ def test_the_folder_of_a_finished_cell(name: str, finished: Finished) -> None:
         assert (samples["labels"] == digits.load(cell.data_config).test.labels[:60]).all()
     assert (folder / "samples.png").read_bytes().startswith(b"\x89PNG")
     has_path = models.model_class(name).has_trajectory
-    assert (folder / "trajectory.png").exists() == has_path
+    assert [(folder / f"trajectory.{ending}").exists() for ending in ("png", "gif")] == [has_path] * 2
     log = pd.read_csv(folder / "metrics.csv")
     assert {"stage", "images_seen", "flops"} <= set(log.columns)
     assert log["stage"].unique().tolist() == [s.name for s in record.budget.stages]

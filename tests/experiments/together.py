@@ -24,7 +24,8 @@ from experiments import launch, training
 from experiments.config import TrainerConfig
 from experiments.discovery import model_names
 from experiments.distributed import joined
-from models.base import Stage, alone, processes
+from models.base import Stage, alone, own_rows, processes
+from models.diffusion.proposal import NUM_BINS, LearnedProposal
 from models.gan import likelihood
 from models.gan import model as gan
 from tests.models.tiny import budget_for, randomised, silent, tiny_config, tiny_data, tiny_model
@@ -110,6 +111,17 @@ def same_codes() -> bool:
         return torch.equal(shared, training.precompute(stage, columns(), plan, 0)["indices"])
 
 
+def same_proposal() -> bool:
+    """Whether a proposal that is told this process's losses has learned from those of all."""
+    draws = torch.Generator().manual_seed(0)
+    log_sigma, losses = torch.randn(8, generator=draws), torch.rand(8, generator=draws)
+    shared, whole = (LearnedProposal(-4.0, 4.0, torch.full((NUM_BINS,), 1 / NUM_BINS)) for _ in range(2))
+    shared.learn(own_rows(lambda n: log_sigma, 4), own_rows(lambda n: losses, 4))
+    with alone():
+        whole.learn(log_sigma, losses)
+    return torch.equal(shared.moment, whole.moment)
+
+
 def same_plans(name: str, trainer: TrainerConfig) -> bool:
     """Whether FLOPs and steps are those of one process."""
     plans = training.shared_plans(lambda: tiny_model(name), columns(), 1e9, trainer)
@@ -128,13 +140,13 @@ def checks(folder: Path, trainer: TrainerConfig) -> dict[str, Any]:
     names = model_names()
     found: dict[str, Any] = {"gradients": all_gradients(folder / "gradients", trainer)}
     found["plans"] = {name: same_plans(name, trainer) for name in names}
-    found["codes"] = same_codes()
+    found["codes"], found["proposal"] = same_codes(), same_proposal()
     found["answers"] = {name: same_answers(name) for name in names}
     found["resumed"] = train(KILLED, folder / "killed", trainer)
     found["whole"] = {name: train(name, folder / "whole" / name, trainer) for name in names}
     found["replicas"] = {name: same_weights(found["whole"][name]) for name in names}
     bad = [name for name in ("plans", "answers", "replicas") if not all(found[name].values())]
-    found["disagreeing processes"] = total(float(bool(bad) or not found["codes"]))
+    found["disagreeing processes"] = total(float(bool(bad) or not (found["codes"] and found["proposal"])))
     return found
 
 

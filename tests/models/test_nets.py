@@ -14,7 +14,7 @@ from torch import nn
 from models.base import drop_labels, image_generators, normal_noise, uniform_noise, warmup_cosine
 from models.nets.ema import EMA, ema_decay
 from models.nets.embeddings import sinusoidal_embedding
-from models.nets.unet import ResBlock, SelfAttention, UNet, group_norm
+from models.nets.unet import CrossAttention, ResBlock, SelfAttention, UNet, group_norm
 from tests.models.tiny import randomised
 
 
@@ -127,6 +127,40 @@ def test_attention_by_hand() -> None:
     weights = torch.softmax(q.transpose(1, 2) @ k / math.sqrt(32), dim=-1)  # (heads, 6, 6)
     mixed = (v @ weights.transpose(1, 2)).reshape(1, 64, 2, 3)
     torch.testing.assert_close(block(x), x + block.out(mixed), rtol=1e-4, atol=1e-5)
+
+
+def test_cross_attention_by_hand() -> None:
+    """One head: every pixel takes the mean of the tokens' values, weighted by exp(q . k / sqrt(C))."""
+    torch.manual_seed(0)
+    layer = randomised(CrossAttention(8, 6))
+    x, tokens = torch.randn(2, 8, 3, 2), torch.randn(2, 4, 6)
+    mask = torch.tensor([[True] * 4, [True, True, False, False]])
+    found = layer(x, tokens, mask) - x
+    q, (k, v) = layer.q(layer.norm(x)), layer.kv(layer.token_norm(tokens)).chunk(2, dim=-1)
+    for image, length in ((0, 4), (1, 2)):
+        weights = torch.softmax(torch.einsum("chw,lc->hwl", q[image], k[image, :length]) / 8**0.5, dim=-1)
+        mixed = torch.einsum("hwl,lc->chw", weights, v[image, :length])
+        torch.testing.assert_close(found[image], layer.out(mixed[None])[0], rtol=1e-4, atol=1e-5)
+
+
+def test_unet_reads_tokens() -> None:
+    torch.manual_seed(0)
+    net = UNet(1, 1, width=8, blocks=1, vector_dim=16, token_dim=6)
+    x, vector, tokens = torch.randn(2, 1, 8, 8), torch.randn(2, 16), torch.randn(2, 3, 6)
+    assert torch.equal(net(x, vector), net(x, vector, tokens))  # its branch starts as the identity
+    randomised(net)
+    seen = net(x, vector, tokens)
+    assert (seen - net(x, vector, tokens.flip(0))).abs().max() > 1e-3
+    longer, mask = torch.cat([tokens, torch.randn(2, 2, 6)], dim=1), torch.tensor([[True] * 3 + [False] * 2] * 2)
+    torch.testing.assert_close(net(x, vector, longer, mask), seen)
+    seen.square().mean().backward()
+    assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_unet_without_tokens_refuses_them() -> None:
+    net = UNet(1, 1, width=8, blocks=1, vector_dim=16)
+    with pytest.raises(ValueError, match="built without token_dim"):
+        net(torch.randn(1, 1, 8, 8), torch.randn(1, 16), torch.randn(1, 3, 6))
 
 
 def test_residual_blocks_start_as_their_skip() -> None:
