@@ -166,6 +166,10 @@ class StageLoop(Callback):
     def step(self, trainer: pl.Trainer, batch_idx: int) -> int:
         return trainer.current_epoch * self.chunk + batch_idx
 
+    def is_logged(self, done: int) -> bool:
+        """Whether the log keeps the step after which so many are done."""
+        return done % self.log_every == 0 or done == self.plan.steps
+
     def on_train_epoch_start(self, trainer: pl.Trainer, stage: Any) -> None:
         self.started = time.perf_counter() - self.seconds
 
@@ -173,13 +177,14 @@ class StageLoop(Callback):
         step = self.step(trainer, batch_idx)
         seed_libraries(axis_seed(self.seed, "training noise", self.plan.name, step))
         stage.set_progress((step + 0.5) / self.plan.steps)  # the middle: even a first step moves
+        stage.quiet = not self.is_logged(step + 1)
 
     def on_train_batch_end(self, trainer: pl.Trainer, stage: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         stage.ema.update(stage.network)
         done = self.step(trainer, batch_idx) + 1
         stage.log("images_seen", float(done * self.plan.batch_size))
         stage.log("flops", done * self.plan.step_flops)
-        if done % self.log_every == 0 or done == self.plan.steps:
+        if self.is_logged(done):
             losses = {k: float(v) for k, v in trainer.callback_metrics.items() if k.endswith("loss")}
             check_finite(losses, self.plan.name, done)
             self.progress.update(done, losses, time.perf_counter() - self.started)

@@ -196,6 +196,7 @@ class Stage(pl.LightningModule, ABC):
         self.batch_size = batch_size
         self.lr = lr
         self.progress = 0.0
+        self.quiet = False
 
     def precompute(self, images: Tensor) -> dict[str, Tensor]:
         """What frozen parts make of uint8 images (N, C, H, W); joins the batch of every step."""
@@ -209,8 +210,12 @@ class Stage(pl.LightningModule, ABC):
                 group["lr"] = group["initial_lr"] * warmup_cosine(progress)
 
     def log(self, *args: Any, **options: Any) -> None:
-        """As Lightning's, with the mean over the processes that share the batch."""
-        super().log(*args, **options | {"sync_dist": True})
+        """As Lightning's, with the mean over the processes that share the batch; nothing in a step that is ``quiet``.
+
+        The log keeps some of many steps, and a number that nobody reads costs as much as one that is kept.
+        """
+        if not self.quiet:
+            super().log(*args, **options | {"sync_dist": True})
 
     def configure_optimizers(self) -> Any:
         """AdamW with one fused step; ``set_progress`` owns the learning rate."""
