@@ -241,6 +241,18 @@ DIFFUSION = (
         "one image's step is everybody's", "models/diffusion/ode.py", "h[rows] = step * step_factor(size)",
         "h[rows] = step.max() * step_factor(size)", ("PF-ODE in any batch",),
     ),
+    Mutation(
+        "the decoder's cells of twice the width", "models/diffusion/chain_bound.py", "HALF_CELL = 1 / 255",
+        "HALF_CELL = 2 / 255", ("decoder sums to 1",),
+    ),
+    Mutation(
+        "terms of a chain stand for themselves only", "models/diffusion/chain_bound.py", "-total * count / num_terms",
+        "-total / num_terms", ("fine chain reaches the source",),
+    ),
+    Mutation(
+        "the last estimate counts full", "models/diffusion/samplers.py", "step / (2 * step_before)",
+        "step / step_before", ("samplers of the ODE in closed form",),
+    ),
 )
 
 VQVAE = (
