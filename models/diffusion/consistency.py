@@ -9,7 +9,6 @@ Deviation: the distance between neighbours shrinks smoothly with the share of th
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -90,12 +89,8 @@ class Consistency(DiffusionFamily):
 
     def stages(self) -> list[Stage]:
         h = self.hparams
-        shared: dict[str, Any] = {
-            "num_classes": self.num_classes, "label_dropout": h.label_dropout, "batch_size": h.batch_size,
-            "ema_half_life": h.ema_half_life,
-        }
-        teacher = EDMStage(self.denoiser, proposal="log-normal", lr=h.lr, **shared)
-        tuning = TuningStage(self.denoiser, lr=h.tuning_lr, **shared)
+        teacher = EDMStage(self.denoiser, proposal="log-normal", **self.stage_options())
+        tuning = TuningStage(self.denoiser, **self.stage_options(lr=h.tuning_lr))
         teacher.name, teacher.share, tuning.share = "teacher", h.teacher_share, 1 - h.teacher_share
         return [teacher, tuning]
 

@@ -178,13 +178,7 @@ class DDPM(DiffusionFamily):
         ))
 
     def stages(self) -> list[Stage]:
-        h = self.hparams
-        return [
-            DDPMStage(
-                self.denoiser, objective=h.objective, num_classes=self.num_classes, label_dropout=h.label_dropout,
-                augment=h.augment, batch_size=h.batch_size, lr=h.lr, ema_half_life=h.ema_half_life,
-            )
-        ]
+        return [DDPMStage(self.denoiser, objective=self.hparams.objective, **self.stage_options())]
 
     def noise_levels(self, num_steps: int) -> Tensor:
         """Levels of the chain, evenly spread over its steps."""

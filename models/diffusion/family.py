@@ -70,6 +70,12 @@ class DiffusionFamily(GenerativeModel):
         self.sampler = f"{h.sampler}, {h.num_steps} steps{guided}"
         self.denoiser = denoiser.to(memory_format=torch.channels_last)
 
+    def stage_options(self, **changes: Any) -> dict[str, Any]:
+        """What a stage of the member is told, from the hyperparameters, with some of it changed."""
+        names = ("label_dropout", "augment", "batch_size", "lr", "ema_half_life")
+        given = {name: self.hparams[name] for name in names if name in self.hparams}
+        return {"num_classes": self.num_classes} | given | changes
+
     @abstractmethod
     def denoise(self, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
         """D(x_sigma, sigma, labels): the estimate of x_0 (B, C, H, W); sigma (B,), labels int64 (B,)."""

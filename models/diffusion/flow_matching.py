@@ -87,13 +87,7 @@ class FlowMatching(DiffusionFamily):
         ))
 
     def stages(self) -> list[Stage]:
-        h = self.hparams
-        return [
-            FlowStage(
-                self.denoiser, num_classes=self.num_classes, label_dropout=h.label_dropout, augment=h.augment,
-                batch_size=h.batch_size, lr=h.lr, ema_half_life=h.ema_half_life,
-            )
-        ]
+        return [FlowStage(self.denoiser, **self.stage_options())]
 
     def noise_levels(self, num_steps: int) -> Tensor:
         """Times equally spaced from that of SIGMA_MAX to 0."""

@@ -76,13 +76,7 @@ class Diffusion(DiffusionFamily):
         ))
 
     def stages(self) -> list[Stage]:
-        h = self.hparams
-        return [
-            EDMStage(
-                self.denoiser, proposal=h.proposal, num_classes=self.num_classes, label_dropout=h.label_dropout,
-                augment=h.augment, batch_size=h.batch_size, lr=h.lr, ema_half_life=h.ema_half_life,
-            )
-        ]
+        return [EDMStage(self.denoiser, proposal=self.hparams.proposal, **self.stage_options())]
 
     def denoise(self, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
         return self.denoiser(x, sigma, labels)
