@@ -3,6 +3,7 @@
 Lipman et al. 2023 (arXiv:2210.02747) and Liu et al. 2023 (arXiv:2209.03003): x_t = (1 - t) x_0 + t eps, and the
 network predicts eps - x_0. Times follow a logit-normal law (Esser et al. 2024, arXiv:2403.03206, Eq. 19).
 x_t / (1 - t) is x_sigma with sigma = t / (1 - t), so that the network is a denoiser like the others'.
+Deviation: an eighth of the times is drawn uniformly in ln sigma (``draw_times``).
 """
 
 from __future__ import annotations

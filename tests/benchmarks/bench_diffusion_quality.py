@@ -89,7 +89,7 @@ def conditional_diffusion(recipe: Recipe, options: dict[str, Any]) -> nn.Module:
     """The same with labels; at a scale of 1 the package returns one estimate where its caller unpacks two."""
     from denoising_diffusion_pytorch import classifier_free_guidance as guided
 
-    class Unet(guided.Unet):  # type: ignore[misc]
+    class Unet(guided.Unet):
         def forward_with_cond_scale(self, *args: Any, cond_scale: float = 1.0, **kwargs: Any) -> Any:
             if cond_scale != 1:
                 return super().forward_with_cond_scale(*args, cond_scale=cond_scale, **kwargs)

@@ -187,7 +187,7 @@ def timed_loop(step: Callable[[int], None], plan: StagePlan) -> Timing:
 def bare_step(stage: Stage, columns: dict[str, Tensor], plan: StagePlan) -> Callable[[int], None]:
     """Our step without Lightning: the same loss, gradients, optimiser, moving average and schedule."""
     optimizer, data = stage.configure_optimizers(), batches(columns, plan.batch_size, plan.steps)
-    stage.log = lambda *args, **options: None  # type: ignore[method-assign]
+    stage.quiet = True
 
     def step(i: int) -> None:
         stage.progress = (i + 0.5) / plan.steps

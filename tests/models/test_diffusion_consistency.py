@@ -69,7 +69,9 @@ class Jump(Denoiser):
 
     error = 0.0
 
-    def forward(self, x, sigma, labels, augmented=None):  # type: ignore[no-untyped-def]
+    def forward(
+        self, x: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor, augmented: torch.Tensor | None = None
+    ) -> torch.Tensor:
         return torch.full_like(x, 0.25) + self.error * sigma[:, None, None, None] + 0 * self.label.weight.sum()
 
 

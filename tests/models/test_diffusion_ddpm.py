@@ -214,7 +214,9 @@ SOURCE = IndependentPixels(F.one_hot(torch.tensor([10, 90, 200, 255]), 256).doub
 class Oracle(ChainNetwork):
     """Says what a network would whose estimate is the best."""
 
-    def forward(self, x, sigma, labels, augmented=None):  # type: ignore[no-untyped-def]
+    def forward(
+        self, x: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor, augmented: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, None]:
         return from_x_0(SOURCE.denoise(x, sigma), x, sigma, self.prediction), None
 
 

@@ -63,7 +63,9 @@ def test_the_true_velocity_gives_the_picture() -> None:
 class Oracle(NoiseConditionalUNet):
     """The velocity E[eps - x_0 | x_t]."""
 
-    def forward(self, x, c_noise, labels, augmented=None):  # type: ignore[no-untyped-def]
+    def forward(
+        self, x: torch.Tensor, c_noise: torch.Tensor, labels: torch.Tensor, augmented: torch.Tensor | None = None
+    ) -> torch.Tensor:
         t = (c_noise / 1000)[:, None, None, None]
         x_0 = SOURCE.denoise(x / (1 - t), sigma_of(c_noise / 1000))
         return (x - x_0) / t

@@ -13,7 +13,6 @@ from scipy import stats
 
 from models.base import to_uint8
 from models.diffusion.ddpm import NUM_TIMESTEPS
-from models.diffusion.flow_matching import FlowMatching
 from models.diffusion.oracles import CorrelatedGaussian, IndependentPixels
 from models.diffusion.parameterisation import sigma_from_alpha_bar
 from models.diffusion.process import alpha_bars, q_posterior
@@ -41,6 +40,7 @@ from models.diffusion.samplers import (
     sampler_named,
     spread,
 )
+from tests.models.tiny import tiny_model
 
 VARIANCE = 0.3
 CHAIN = sigma_from_alpha_bar(alpha_bars("cosine", NUM_TIMESTEPS))
@@ -342,7 +342,7 @@ def test_one_two_and_a_thousand_steps_stay_finite(name: str, num_steps: int) -> 
     def single(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         return gaussian(x, sigma).float()
 
-    flow = FlowMatching.noise_levels(None, num_steps)  # type: ignore[arg-type]
+    flow = tiny_model("flow_matching").noise_levels(num_steps)
     for sigmas in (karras_sigmas(num_steps), spread(CHAIN, num_steps), flow):
         x = float(sigmas[0]) * normal(0, 8, 1, 2, 2).float()
         denoise: Denoise = single
