@@ -182,9 +182,9 @@ class StageLoop(Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, stage: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         stage.ema.update(stage.network)
         done = self.step(trainer, batch_idx) + 1
-        stage.log("images_seen", float(done * self.plan.batch_size))
-        stage.log("flops", done * self.plan.step_flops)
         if self.is_logged(done):
+            stage.log("images_seen", float(done * self.plan.batch_size))
+            stage.log("flops", done * self.plan.step_flops)
             losses = {k: float(v) for k, v in trainer.callback_metrics.items() if k.endswith("loss")}
             check_finite(losses, self.plan.name, done)
             self.progress.update(done, losses, time.perf_counter() - self.started)
@@ -197,7 +197,9 @@ def seed_libraries(seed: int) -> None:
     """Put every global generator, of Python, NumPy and torch on all devices, where a 63-bit seed says."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    # Without an accelerator torch.manual_seed would keep a stack trace of every step for the day that there is one.
+    seed_torch = torch.manual_seed if torch.accelerator.is_available() else torch.default_generator.manual_seed
+    seed_torch(seed)
 
 
 def check_finite(losses: dict[str, float], stage: str, step: int) -> None:

@@ -165,7 +165,6 @@ def under_lightning(stage: Stage, columns: dict[str, Tensor], plan: StagePlan) -
     """Images per second of the real loop, after its first steps."""
     def run() -> float:
         clock = Clock()
-        clock.start(plan.name, plan.steps, plan.batch_size)
         data = StepDataModule(columns, batch_size=plan.batch_size, steps=plan.steps, chunk=plan.steps, seed=0)
         fit(stage, data, plan, clock)
         return (plan.steps - WARM_UP) * plan.batch_size / (clock.times[plan.steps] - clock.times[WARM_UP])

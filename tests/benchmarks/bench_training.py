@@ -17,9 +17,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -38,6 +40,7 @@ from models.base import Stage
 BARS = {"diffusion": 0.50, "gan": 0.35}  # least share of the peak
 SYNTHETIC_IMAGES = 4096
 WARM_UP = 5
+LOG_EVERY = 50  # of the thousands of steps of a run the log keeps 200
 
 
 @dataclass(frozen=True)
@@ -56,15 +59,14 @@ class Measured:
         return self.flops_per_image * self.images_per_second
 
 
-class Clock(Progress):
-    """Notes the time at every logged step and shows nothing."""
+class Clock(Callback):
+    """Notes the time after every step."""
 
     def __init__(self) -> None:
-        super().__init__(Console(file=io.StringIO()))
         self.times: dict[int, float] = {}
 
-    def update(self, done: int, losses: dict[str, float] | None = None, seconds: float | None = None) -> None:
-        self.times[done] = time.perf_counter()
+    def on_train_batch_end(self, trainer: pl.Trainer, stage: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.times[batch_idx + 1] = time.perf_counter()
 
 
 def training_data(dataset: str) -> tuple[DatasetInfo, dict[str, torch.Tensor], str]:
@@ -91,7 +93,6 @@ def stages_of(name: str, info: DatasetInfo, columns: dict[str, torch.Tensor], st
         total = WARM_UP + steps
         plan = replace(plan, steps=total, precompute_images=total * plan.batch_size if plan.precompute_flops else 0)
         clock = Clock()
-        clock.start(plan.name, plan.steps, plan.batch_size)
         data = StepDataModule(
             precompute(stage, columns, plan, 0), batch_size=plan.batch_size, steps=total, chunk=total, seed=0
         )
@@ -106,10 +107,12 @@ def stages_of(name: str, info: DatasetInfo, columns: dict[str, torch.Tensor], st
 def fit(stage: Stage, data: StepDataModule, plan: StagePlan, clock: Clock) -> None:
     """Train a stage as the runner does, its log included, without checkpoints."""
     with tempfile.TemporaryDirectory() as folder:
-        log = StageLog(Path(folder) / "log")
-        loop = StageLoop(plan, plan.steps, 0, clock, log)
+        log, progress = StageLog(Path(folder) / "log"), Progress(Console(file=io.StringIO()))
+        progress.start(plan.name, plan.steps, plan.batch_size)
+        loop = StageLoop(plan, plan.steps, 0, progress, log)
+        loop.log_every = LOG_EVERY
         trainer = pl.Trainer(
-            max_epochs=1, logger=log, log_every_n_steps=loop.log_every, enable_checkpointing=False, callbacks=[loop],
+            max_epochs=1, logger=log, log_every_n_steps=loop.log_every, enable_checkpointing=False, callbacks=[loop, clock],
             plugins=[LightningEnvironment()], default_root_dir=folder, **QUIET,
         )
         trainer.fit(stage, datamodule=data)
