@@ -102,6 +102,20 @@ class Profile:
     parts: dict[str, Tensor]
 
 
+@dataclass(frozen=True)
+class Reconstruction:
+    """Images through a first stage and back, uint8 (N, C, H, W), and the codes on the way if they are discrete.
+
+    ``indices`` int64 (N, T) lie in 0..codebook_size - 1 and are the ``grids`` (rows, columns), one after the other,
+    each in raster order.
+    """
+
+    images: Tensor
+    indices: Tensor | None = None
+    grids: tuple[tuple[int, int], ...] = ()
+    codebook_size: int = 0
+
+
 def to_float(images: Tensor) -> Tensor:
     """uint8 [0, 255] -> float32 [-1, 1], same shape, exact at both ends."""
     return images.to(torch.float32) / 127.5 - 1.0
@@ -300,6 +314,13 @@ class GenerativeModel(pl.LightningModule, ABC):
         """Where the nats of the main likelihood of uint8 images (N, C, H, W) lie; None if it has no axis to show.
 
         An image's profile depends on the generator and on its own index only.
+        """
+        return None
+
+    def reconstruct(self, images: Tensor) -> Reconstruction | None:
+        """uint8 images (N, C, H, W) as the first stage gives them back; None where there is no first stage.
+
+        What it loses no prior over its codes can bring back.
         """
         return None
 

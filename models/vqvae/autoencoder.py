@@ -17,6 +17,7 @@ from models.base import Stage, rows_of_all, to_float
 from models.nets.unet import ResBlock, group_norm
 from models.vqvae.fsq import FSQ
 from models.vqvae.likelihood import log_prob
+from models.vqvae.quantizer import Quantized
 
 MIXTURES = 4
 PATCH = 2
@@ -34,17 +35,22 @@ class Autoencoder(nn.Module):
     """Images in [-1, 1] to code indices, and back to the parameters of p(x | z).
 
     Args:
-        channels: Image channels.
+        image_shape: (C, H, W).
         width: Channels at half the image's resolution; doubled at each lower one.
         downsample: Pixels per code along each axis: 2, 4, 8, ...
         levels: Quantisation levels per code dimension.
     """
 
-    def __init__(self, channels: int, *, width: int, downsample: int, levels: tuple[int, ...]) -> None:
+    def __init__(
+        self, image_shape: tuple[int, int, int], *, width: int, downsample: int, levels: tuple[int, ...]
+    ) -> None:
         super().__init__()
         if downsample < 2 or downsample & (downsample - 1):
             raise ValueError(f"downsample must be a power of two of at least 2, not {downsample}")
-        self.channels = channels
+        channels, height, breadth = image_shape
+        if height % downsample or breadth % downsample:
+            raise ValueError(f"downsample {downsample} does not divide the image size {height}x{breadth}")
+        self.grids = ((height // downsample, breadth // downsample),)
         self.quantizer = FSQ(levels)
         widths = [width * 2**i for i in range(downsample.bit_length() - 1)]
         steps = list(pairwise(widths))
@@ -61,6 +67,16 @@ class Autoencoder(nn.Module):
             nn.Conv2d(width, 3 * MIXTURES * channels * PATCH**2, 3, padding=1), nn.PixelShuffle(PATCH),
         )
 
+    @property
+    def num_codes(self) -> int:
+        """T, of all grids together."""
+        return sum(rows * columns for rows, columns in self.grids)
+
+    @property
+    def codebook_size(self) -> int:
+        """Every index lies below it."""
+        return self.quantizer.codebook_size
+
     def encode(self, x: Tensor) -> Tensor:
         """x float32 (B, C, H, W) -> z_e (B, d, H / f, W / f)."""
         return self.encoder(x.contiguous(memory_format=torch.channels_last))
@@ -69,9 +85,22 @@ class Autoencoder(nn.Module):
         """z_q (B, d, H / f, W / f) -> parameters of p(x | z), (B, 3 K C, H, W)."""
         return self.decoder(z_q.contiguous(memory_format=torch.channels_last)).contiguous()
 
+    def indices(self, x: Tensor) -> Tensor:
+        """x float32 (B, C, H, W) -> indices int64 (B, T), grid by grid in raster order."""
+        return self.quantizer.quantize(self.encode(x)).indices.flatten(1)
+
+    def pixel_parameters(self, indices: Tensor) -> Tensor:
+        """Indices int64 (B, T) -> parameters of p(x | z), (B, 3 K C, H, W)."""
+        return self.decode(self.quantizer.codes(indices.reshape(len(indices), *self.grids[0])))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Quantized]:
+        """x float32 (B, C, H, W) -> parameters of p(x | z), and the codes they were decoded from."""
+        quantized = self.quantizer.quantize(self.encode(x))
+        return self.decode(quantized.z_q), quantized
+
 
 class AutoencoderStage(Stage):
-    """Minimise -log p(x | z), the mean over dimensions, in nats."""
+    """Minimise -log p(x | z), the mean over dimensions in nats, and what the quantiser adds."""
 
     name = "autoencoder"
 
@@ -80,9 +109,9 @@ class AutoencoderStage(Stage):
         self.share = share
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        z_e = self.network.encode(to_float(batch["image"]))
-        quantized = self.network.quantizer.quantize(z_e)
-        loss = -log_prob(batch["image"], self.network.decode(quantized.z_q)).mean()
+        parameters, quantized = self.network(to_float(batch["image"]))
+        loss = -log_prob(batch["image"], parameters).mean()
         self.log("loss", loss)
         self.log("codes_used", float(rows_of_all(quantized.indices).unique().numel()))
-        return loss
+        self.log("perplexity", quantized.perplexity)
+        return loss + sum(quantized.losses.values())

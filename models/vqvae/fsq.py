@@ -7,22 +7,15 @@ and Appendix A.1. The gradient passes straight through the rounding.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from models.vqvae.quantizer import Quantized, Quantizer, perplexity
 
 
-@dataclass(frozen=True)
-class Quantized:
-    """Codes ``z_q`` in [-1, 1] (B, d, H, W) and their ``indices``, int64 (B, H, W)."""
-
-    z_q: Tensor
-    indices: Tensor
-
-
-class FSQ(nn.Module):
-    """Quantiser with ``prod(levels)`` implicit codes of dimension ``len(levels)``."""
+class FSQ(Quantizer):
+    """Quantiser with ``prod(levels)`` implicit codes of dimension ``len(levels)``, in [-1, 1]."""
 
     levels: Tensor
     basis: Tensor
@@ -44,15 +37,15 @@ class FSQ(nn.Module):
         return torch.tanh(z_e + (offset / half).atanh()) * half - offset
 
     def quantize(self, z_e: Tensor) -> Quantized:
-        """z_e (B, d, H, W), unbounded -> codes and indices."""
+        """z_e (B, d, H, W), unbounded -> codes and indices; there is nothing to learn, hence no loss."""
         bounded = self.bound(z_e.movedim(1, -1))
         rounded = bounded + (bounded.round() - bounded).detach()  # straight-through
         digits = rounded.detach().round().long() + self.levels // 2
         z_q = (rounded / (self.levels // 2)).movedim(-1, 1)
-        return Quantized(z_q, (digits * self.basis).sum(-1))
+        indices = (digits * self.basis).sum(-1)
+        return Quantized(z_q, indices, perplexity=perplexity(indices, self.codebook_size))
 
     def codes(self, indices: Tensor) -> Tensor:
-        """Indices int64 (B, H, W) -> z_q (B, d, H, W), the inverse of ``quantize``."""
         digits = indices[..., None] // self.basis % self.levels
         half = self.levels // 2
         return ((digits - half) / half).movedim(-1, 1)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from models.vqvae.family import CodeFamily
 from models.vqvae.likelihood import log_prob
-from models.vqvae.model import VQVAE
 
 MAX_GRIDS = 4096
 
@@ -28,7 +28,7 @@ class Enumerated:
 
 
 @torch.inference_mode()
-def enumerated_log_prob(model: VQVAE, images: Tensor) -> Enumerated:
+def enumerated_log_prob(model: CodeFamily, images: Tensor) -> Enumerated:
     """Sum p(z) p(x | z) over all grids of codes, without labels.
 
     Args:
@@ -39,7 +39,7 @@ def enumerated_log_prob(model: VQVAE, images: Tensor) -> Enumerated:
         ValueError: if there are more grids.
     """
     model.check_images(images)
-    size, positions = model.autoencoder.quantizer.codebook_size, model.prior.num_codes
+    size, positions = model.autoencoder.codebook_size, model.prior.num_codes
     if size**positions > MAX_GRIDS:
         raise ValueError(f"{size} ** {positions} grids of codes are too many to enumerate; at most {MAX_GRIDS}")
     grids = torch.tensor(list(itertools.product(range(size), repeat=positions)), device=model.device)

@@ -20,6 +20,8 @@ from models.nets.transformer import Transformer
 class CodePrior(nn.Module):
     """p(indices | label) = prod_t p(index_t | index_<t, label)."""
 
+    sampler = "autoregressive with key-value cache"
+
     def __init__(self, *, codebook_size: int, num_codes: int, num_classes: int, dim: int, depth: int) -> None:
         super().__init__()
         self.num_codes = num_codes

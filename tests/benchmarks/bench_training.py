@@ -112,8 +112,8 @@ def fit(stage: Stage, data: StepDataModule, plan: StagePlan, clock: Clock) -> No
         loop = StageLoop(plan, plan.steps, 0, progress, log)
         loop.log_every = LOG_EVERY
         trainer = pl.Trainer(
-            max_epochs=1, logger=log, log_every_n_steps=loop.log_every, enable_checkpointing=False, callbacks=[loop, clock],
-            plugins=[LightningEnvironment()], default_root_dir=folder, **QUIET,
+            max_epochs=1, logger=log, log_every_n_steps=loop.log_every, enable_checkpointing=False,
+            callbacks=[loop, clock], plugins=[LightningEnvironment()], default_root_dir=folder, **QUIET,
         )
         trainer.fit(stage, datamodule=data)
 

@@ -266,7 +266,7 @@ VQVAE = (
         ("logistic mixture sums to 1",),
     ),
     Mutation(
-        "the code is free", "models/vqvae/model.py", 'parts["code"] + parts["pixels"]', 'parts["pixels"]',
+        "the code is free", "models/vqvae/family.py", 'parts["code"] + parts["pixels"]', 'parts["pixels"]',
         ("two-part gap by enumeration",),
     ),
     Mutation(
