@@ -39,6 +39,49 @@ def require_power_of_two(config: Any, name: str, least: int) -> None:
         raise ValueError(f"model.{name} must be a power of two of at least {least}, not {value}")
 
 
+Quantizer = Literal["fsq", "ema", "original", "rotation"]
+
+
+@dataclass(frozen=True)
+class CodeConfig:
+    """Codes, both stages and their training: what all models of discrete codes have in common."""
+
+    quantizer: Quantizer = "fsq"
+    """Finite scalar, moving averages, that of the first VQ-VAE, or moving averages with a rotated gradient."""
+    levels: tuple[int, ...] = (8, 6, 5)
+    """Of fsq: quantisation levels per code dimension; the codebook size is their product."""
+    codebook_size: int = 512
+    """Of the other quantisers: number of codes ..."""
+    codebook_dim: int = 16
+    """... and their dimension,"""
+    commitment: float = 0.25
+    """weight of the term that keeps encodings near their codes,"""
+    cosine: bool = False
+    """and whether codes and encodings lie on the unit sphere."""
+    downsample: int = 4
+    """Pixels per code along each axis."""
+    width: int = 32
+    """Channels of the autoencoder."""
+    autoencoder_share: float = 0.25
+    """Share of the training budget that the autoencoder gets; the prior gets the rest."""
+    prior_dim: int = 96
+    prior_depth: int = 4
+    batch_size: int = 32
+    lr: float = 2e-3
+    ema_half_life: float = 50_000.0
+    """Half-life of the weight averages in images, ramped up from zero."""
+    label_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not self.levels or min(self.levels) < 2 or max(self.levels) > 1000:
+            raise ValueError(f"model.levels must be integers from 2 to 1000, not {self.levels}")
+        require_power_of_two(self, "downsample", 2)
+        require_multiple(self, "width", 8)
+        require_multiple(self, "prior_dim", 32)
+        require(self, autoencoder_share=(0.01, 0.99), prior_depth=(1, 100))
+        require(self, codebook_size=(2, 65_536), codebook_dim=(1, 4096), commitment=(0.0, 100.0))
+
+
 Sampler = Literal["heun", "euler", "ddim", "ancestral", "dpmpp_2m", "churn", "consistency"]
 
 

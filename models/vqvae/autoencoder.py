@@ -7,6 +7,7 @@ two-part code.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from itertools import pairwise
 from typing import Any
 
@@ -15,86 +16,144 @@ from torch import Tensor, nn
 
 from models.base import Stage, rows_of_all, to_float
 from models.nets.unet import ResBlock, group_norm
-from models.vqvae.fsq import FSQ
 from models.vqvae.likelihood import log_prob
-from models.vqvae.quantizer import Quantized
+from models.vqvae.quantizer import Quantized, Quantizer
+from models.vqvae.usage import Usage
 
 MIXTURES = 4
 PATCH = 2
 
 
-def _down(in_width: int, width: int) -> list[nn.Module]:
-    return [nn.Conv2d(in_width, width, 3, stride=2, padding=1), ResBlock(width, width)]
+def trunk_down(channels: int, widths: list[int]) -> list[nn.Module]:
+    """Layers from an image to features (B, widths[-1], ...), at half its size and then halving for every width."""
+    halvings = [
+        layer
+        for a, b in pairwise(widths)
+        for layer in (nn.Conv2d(a, b, 3, stride=2, padding=1), ResBlock(b, b))
+    ]
+    first = nn.Conv2d(channels * PATCH**2, widths[0], 3, padding=1)
+    return [nn.PixelUnshuffle(PATCH), first, ResBlock(widths[0], widths[0]), *halvings]
 
 
-def _up(width: int, out_width: int) -> list[nn.Module]:
-    return [ResBlock(width, width), nn.Upsample(scale_factor=2), nn.Conv2d(width, out_width, 3, padding=1)]
+def to_codes(width: int, codebook_dim: int) -> list[nn.Module]:
+    """Layers from features to what is quantised, (B, codebook_dim, ...)."""
+    return [ResBlock(width, width), group_norm(width), nn.SiLU(), nn.Conv2d(width, codebook_dim, 1)]
 
 
-class Autoencoder(nn.Module):
-    """Images in [-1, 1] to code indices, and back to the parameters of p(x | z).
+def trunk_up(channels: int, widths: list[int], codebook_dim: int) -> list[nn.Module]:
+    """Layers from codes (B, codebook_dim, ...) to the parameters of p(x | z); the mirror of ``trunk_down``."""
+    deep, width = widths[-1], widths[0]
+    start = [nn.Conv2d(codebook_dim, deep, 3, padding=1), ResBlock(deep, deep)]
+    doublings = [
+        layer
+        for a, b in reversed(list(pairwise(widths)))
+        for layer in (ResBlock(b, b), nn.Upsample(scale_factor=2), nn.Conv2d(b, a, 3, padding=1))
+    ]
+    end = [ResBlock(width, width), ResBlock(width, width), group_norm(width), nn.SiLU()]
+    last = nn.Conv2d(width, 3 * MIXTURES * channels * PATCH**2, 3, padding=1)
+    return [*start, *doublings, *end, last, nn.PixelShuffle(PATCH)]
+
+
+def grid_of(image_shape: tuple[int, int, int], downsample: int) -> tuple[int, int]:
+    """Rows and columns of the codes of an image (C, H, W); ``ValueError`` if they do not come out even."""
+    if downsample < 2 or downsample & (downsample - 1):
+        raise ValueError(f"downsample must be a power of two of at least 2, not {downsample}")
+    _, height, breadth = image_shape
+    if height % downsample or breadth % downsample:
+        raise ValueError(f"downsample {downsample} does not divide the image size {height}x{breadth}")
+    return height // downsample, breadth // downsample
+
+
+def widths_of(width: int, downsample: int) -> list[int]:
+    """Channels at half the image's resolution and at every lower one."""
+    return [width * 2**i for i in range(downsample.bit_length() - 1)]
+
+
+class DiscreteAutoencoder(nn.Module, ABC):
+    """Images in [-1, 1] to indices of codes, grid by grid, and back to the parameters of p(x | z).
+
+    ``quantizers`` are one for each of the ``grids`` (rows, columns), with codebooks of one size; ``decoder``
+    takes the codes of every grid.
+    """
+
+    grids: tuple[tuple[int, int], ...]
+    grid_names: tuple[str, ...]  # what the names of logged numbers end in
+    decoder: nn.Module
+
+    @property
+    @abstractmethod
+    def quantizers(self) -> tuple[Quantizer, ...]:
+        """One for each grid."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> tuple[Tensor, Quantized]:
+        """x float32 (B, C, H, W) -> parameters of p(x | z), (B, 3 K C, H, W), and the codes they were decoded from."""
+
+    @abstractmethod
+    def indices(self, x: Tensor) -> Tensor:
+        """x float32 (B, C, H, W) -> indices int64 (B, T), grid by grid in raster order. Nothing learns from it."""
+
+    @property
+    def codes_per_grid(self) -> list[int]:
+        """Numbers of codes."""
+        return [rows * columns for rows, columns in self.grids]
+
+    @property
+    def num_codes(self) -> int:
+        """T, of all grids together."""
+        return sum(self.codes_per_grid)
+
+    @property
+    def codebook_size(self) -> int:
+        """Every index lies below it."""
+        return self.quantizers[0].codebook_size
+
+    def decode(self, *z_q: Tensor) -> Tensor:
+        """The codes z_q (B, d, rows, columns) of every grid -> parameters of p(x | z), (B, 3 K C, H, W)."""
+        return self.decoder(*(z.contiguous(memory_format=torch.channels_last) for z in z_q)).contiguous()
+
+    def pixel_parameters(self, indices: Tensor) -> Tensor:
+        """Indices int64 (B, T) -> parameters of p(x | z), (B, 3 K C, H, W)."""
+        parts = indices.split(self.codes_per_grid, dim=1)
+        triples = zip(self.quantizers, parts, self.grids, strict=True)
+        return self.decode(*(quantizer.codes(part.unflatten(1, grid)) for quantizer, part, grid in triples))
+
+
+class Autoencoder(DiscreteAutoencoder):
+    """One grid of codes.
 
     Args:
         image_shape: (C, H, W).
         width: Channels at half the image's resolution; doubled at each lower one.
         downsample: Pixels per code along each axis: 2, 4, 8, ...
-        levels: Quantisation levels per code dimension.
+        quantizer: Any of them; it decides the number of channels between encoder and decoder.
     """
 
+    grid_names = ("",)
+
     def __init__(
-        self, image_shape: tuple[int, int, int], *, width: int, downsample: int, levels: tuple[int, ...]
+        self, image_shape: tuple[int, int, int], *, width: int, downsample: int, quantizer: Quantizer
     ) -> None:
         super().__init__()
-        if downsample < 2 or downsample & (downsample - 1):
-            raise ValueError(f"downsample must be a power of two of at least 2, not {downsample}")
-        channels, height, breadth = image_shape
-        if height % downsample or breadth % downsample:
-            raise ValueError(f"downsample {downsample} does not divide the image size {height}x{breadth}")
-        self.grids = ((height // downsample, breadth // downsample),)
-        self.quantizer = FSQ(levels)
-        widths = [width * 2**i for i in range(downsample.bit_length() - 1)]
-        steps = list(pairwise(widths))
-        deep, d = widths[-1], self.quantizer.codebook_dim
-        self.encoder = nn.Sequential(
-            nn.PixelUnshuffle(PATCH), nn.Conv2d(channels * PATCH**2, width, 3, padding=1), ResBlock(width, width),
-            *[layer for a, b in steps for layer in _down(a, b)],
-            ResBlock(deep, deep), group_norm(deep), nn.SiLU(), nn.Conv2d(deep, d, 1),
-        )
-        self.decoder = nn.Sequential(
-            nn.Conv2d(d, deep, 3, padding=1), ResBlock(deep, deep),
-            *[layer for a, b in reversed(steps) for layer in _up(b, a)],
-            ResBlock(width, width), ResBlock(width, width), group_norm(width), nn.SiLU(),
-            nn.Conv2d(width, 3 * MIXTURES * channels * PATCH**2, 3, padding=1), nn.PixelShuffle(PATCH),
-        )
+        self.grids = (grid_of(image_shape, downsample),)
+        self.quantizer = quantizer
+        channels, widths, d = image_shape[0], widths_of(width, downsample), quantizer.codebook_dim
+        self.encoder = nn.Sequential(*trunk_down(channels, widths), *to_codes(widths[-1], d))
+        self.decoder = nn.Sequential(*trunk_up(channels, widths, d))
 
     @property
-    def num_codes(self) -> int:
-        """T, of all grids together."""
-        return sum(rows * columns for rows, columns in self.grids)
-
-    @property
-    def codebook_size(self) -> int:
-        """Every index lies below it."""
-        return self.quantizer.codebook_size
+    def quantizers(self) -> tuple[Quantizer, ...]:
+        return (self.quantizer,)
 
     def encode(self, x: Tensor) -> Tensor:
         """x float32 (B, C, H, W) -> z_e (B, d, H / f, W / f)."""
         return self.encoder(x.contiguous(memory_format=torch.channels_last))
 
-    def decode(self, z_q: Tensor) -> Tensor:
-        """z_q (B, d, H / f, W / f) -> parameters of p(x | z), (B, 3 K C, H, W)."""
-        return self.decoder(z_q.contiguous(memory_format=torch.channels_last)).contiguous()
-
+    @torch.no_grad()
     def indices(self, x: Tensor) -> Tensor:
-        """x float32 (B, C, H, W) -> indices int64 (B, T), grid by grid in raster order."""
         return self.quantizer.quantize(self.encode(x)).indices.flatten(1)
 
-    def pixel_parameters(self, indices: Tensor) -> Tensor:
-        """Indices int64 (B, T) -> parameters of p(x | z), (B, 3 K C, H, W)."""
-        return self.decode(self.quantizer.codes(indices.reshape(len(indices), *self.grids[0])))
-
     def forward(self, x: Tensor) -> tuple[Tensor, Quantized]:
-        """x float32 (B, C, H, W) -> parameters of p(x | z), and the codes they were decoded from."""
         quantized = self.quantizer.quantize(self.encode(x))
         return self.decode(quantized.z_q), quantized
 
@@ -104,14 +163,21 @@ class AutoencoderStage(Stage):
 
     name = "autoencoder"
 
-    def __init__(self, network: Autoencoder, *, share: float, **training: Any) -> None:
+    def __init__(self, network: DiscreteAutoencoder, *, share: float, **training: Any) -> None:
         super().__init__(network, **training)
         self.share = share
+        self.usage = Usage(network.codebook_size, dict(zip(network.grid_names, network.codes_per_grid, strict=True)))
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         parameters, quantized = self.network(to_float(batch["image"]))
-        loss = -log_prob(batch["image"], parameters).mean()
-        self.log("loss", loss)
-        self.log("codes_used", float(rows_of_all(quantized.indices).unique().numel()))
-        self.log("perplexity", quantized.perplexity)
+        return self.objective(batch["image"], parameters, quantized)
+
+    def objective(self, images: Tensor, parameters: Tensor, quantized: Quantized) -> Tensor:
+        """What is minimised for uint8 images (B, C, H, W); its terms and the use of the codes are logged."""
+        loss = -log_prob(images, parameters).mean()
+        self.usage.add(rows_of_all(quantized.indices.flatten(1)))
+        if not self.quiet:
+            self.log("loss", loss)
+            for name, value in (quantized.losses | self.usage.statistics()).items():
+                self.log(name, value)
         return loss + sum(quantized.losses.values())

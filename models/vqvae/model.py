@@ -1,6 +1,7 @@
-"""VQ-VAE: finite scalar quantisation, then an autoregressive transformer over the codes.
+"""VQ-VAE: one grid of codes of any quantiser, then an autoregressive transformer over them.
 
-van den Oord et al. 2017 (arXiv:1711.00937), Mentzer et al. 2023 (arXiv:2309.15505).
+van den Oord et al. 2017 (arXiv:1711.00937); finite scalar quantisation (Mentzer et al. 2023, arXiv:2309.15505)
+unless another quantiser is asked for.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from models.vqvae.autoencoder import Autoencoder
 from models.vqvae.family import CodeFamily
 from models.vqvae.prior import CodePrior
+from models.vqvae.quantizers import build_quantizer
 
 
 class VQVAE(CodeFamily):
@@ -28,10 +30,19 @@ class VQVAE(CodeFamily):
         lr: float,
         ema_half_life: float,
         label_dropout: float,
+        quantizer: str = "fsq",
+        codebook_size: int = 512,
+        codebook_dim: int = 16,
+        commitment: float = 0.25,
+        cosine: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        autoencoder = Autoencoder(tuple(image_shape), width=width, downsample=downsample, levels=tuple(levels))
+        codes = build_quantizer(
+            quantizer, levels=levels, codebook_size=codebook_size, codebook_dim=codebook_dim, commitment=commitment,
+            cosine=cosine,
+        )
+        autoencoder = Autoencoder(tuple(image_shape), width=width, downsample=downsample, quantizer=codes)
         prior = CodePrior(
             codebook_size=autoencoder.codebook_size, num_codes=autoencoder.num_codes, num_classes=num_classes,
             dim=prior_dim, depth=prior_depth,

@@ -33,6 +33,14 @@ class Quantizer(nn.Module, ABC):
     codebook_size: int
     codebook_dim: int
 
+    @property
+    def learns(self) -> bool:
+        """Whether quantising may change the codebook: in training mode, and where gradients are recorded.
+
+        A stage that asks a frozen autoencoder for codes does so without gradients, whatever mode it is in.
+        """
+        return self.training and torch.is_grad_enabled()
+
     @abstractmethod
     def quantize(self, z_e: Tensor) -> Quantized:
         """z_e (B, d, H, W) -> codes and indices."""

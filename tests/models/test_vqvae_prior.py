@@ -9,6 +9,7 @@ import torch
 
 from models.nets.transformer import Transformer
 from models.vqvae.autoencoder import Autoencoder
+from models.vqvae.fsq import FSQ
 from models.vqvae.prior import CodePrior
 from tests.models.tiny import random_model, randomised, tiny_data, tiny_model
 
@@ -112,7 +113,7 @@ def test_transformer_starts_without_mixing_positions_and_refuses_odd_widths() ->
 
 @pytest.mark.parametrize("downsample", [2, 4, 8])
 def test_the_autoencoder_has_one_code_per_patch(downsample: int) -> None:
-    network = Autoencoder((3, 16, 8), width=8, downsample=downsample, levels=(3, 3))
+    network = Autoencoder((3, 16, 8), width=8, downsample=downsample, quantizer=FSQ((3, 3)))
     z_e = network.encode(torch.randn(2, 3, 16, 8))
     assert z_e.shape == (2, 2, 16 // downsample, 8 // downsample)
     assert network.decode(network.quantizer.quantize(z_e).z_q).shape == (2, 3 * 4 * 3, 16, 8)
@@ -121,7 +122,7 @@ def test_the_autoencoder_has_one_code_per_patch(downsample: int) -> None:
 @pytest.mark.parametrize("downsample", [0, 1, 3, 6])
 def test_other_patches_are_refused(downsample: int) -> None:
     with pytest.raises(ValueError, match=f"power of two of at least 2, not {downsample}"):
-        Autoencoder((1, 8, 8), width=8, downsample=downsample, levels=(3,))
+        Autoencoder((1, 8, 8), width=8, downsample=downsample, quantizer=FSQ((3,)))
 
 
 def test_a_patch_that_does_not_divide_the_image_is_refused() -> None:
