@@ -26,13 +26,11 @@ PATCH = 2
 
 def trunk_down(channels: int, widths: list[int]) -> list[nn.Module]:
     """Layers from an image to features (B, widths[-1], ...), at half its size and then halving for every width."""
-    halvings = [
-        layer
-        for a, b in pairwise(widths)
-        for layer in (nn.Conv2d(a, b, 3, stride=2, padding=1), ResBlock(b, b))
-    ]
     first = nn.Conv2d(channels * PATCH**2, widths[0], 3, padding=1)
-    return [nn.PixelUnshuffle(PATCH), first, ResBlock(widths[0], widths[0]), *halvings]
+    layers = [nn.PixelUnshuffle(PATCH), first, ResBlock(widths[0], widths[0])]
+    for a, b in pairwise(widths):
+        layers += [nn.Conv2d(a, b, 3, stride=2, padding=1), ResBlock(b, b)]
+    return layers
 
 
 def to_codes(width: int, codebook_dim: int) -> list[nn.Module]:
@@ -43,15 +41,11 @@ def to_codes(width: int, codebook_dim: int) -> list[nn.Module]:
 def trunk_up(channels: int, widths: list[int], codebook_dim: int) -> list[nn.Module]:
     """Layers from codes (B, codebook_dim, ...) to the parameters of p(x | z); the mirror of ``trunk_down``."""
     deep, width = widths[-1], widths[0]
-    start = [nn.Conv2d(codebook_dim, deep, 3, padding=1), ResBlock(deep, deep)]
-    doublings = [
-        layer
-        for a, b in reversed(list(pairwise(widths)))
-        for layer in (ResBlock(b, b), nn.Upsample(scale_factor=2), nn.Conv2d(b, a, 3, padding=1))
-    ]
-    end = [ResBlock(width, width), ResBlock(width, width), group_norm(width), nn.SiLU()]
-    last = nn.Conv2d(width, 3 * MIXTURES * channels * PATCH**2, 3, padding=1)
-    return [*start, *doublings, *end, last, nn.PixelShuffle(PATCH)]
+    layers = [nn.Conv2d(codebook_dim, deep, 3, padding=1), ResBlock(deep, deep)]
+    for a, b in reversed(list(pairwise(widths))):
+        layers += [ResBlock(b, b), nn.Upsample(scale_factor=2), nn.Conv2d(b, a, 3, padding=1)]
+    layers += [ResBlock(width, width), ResBlock(width, width), group_norm(width), nn.SiLU()]
+    return [*layers, nn.Conv2d(width, 3 * MIXTURES * channels * PATCH**2, 3, padding=1), nn.PixelShuffle(PATCH)]
 
 
 def grid_of(image_shape: tuple[int, int, int], downsample: int) -> tuple[int, int]:
