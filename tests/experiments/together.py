@@ -51,7 +51,7 @@ def gradients(name: str, position: int, folder: Path, trainer: TrainerConfig) ->
         parameters = (p for group in optimizer.param_groups for p in group["params"])
         found.append(torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]))
 
-    plan = training.StagePlan(stage.name, stage.batch_size, 1, 1.0, 1.0, 8 if name == "vqvae" and position else 0)
+    plan = training.StagePlan(stage.name, stage.batch_size, 1, 1.0, 1.0, 8 if stage.name == "prior" else 0)
     stage.on_before_optimizer_step = look  # Lightning's hook, called before every optimiser's step
     training.train_stage(
         stage, columns(), plan, folder, position=position, seed=5, progress=silent(), trainer_config=trainer
