@@ -90,6 +90,10 @@ def test_codes_of_the_frozen_stage_are_those_of_one_process(found: dict[str, Any
     assert found["codes"]
 
 
+def test_a_codebook_of_averages_learns_from_the_encodings_of_all(found: dict[str, Any]) -> None:
+    assert found["codebook"]
+
+
 def test_a_learned_proposal_learns_from_the_losses_of_all(found: dict[str, Any]) -> None:
     assert found["proposal"]
 

@@ -28,6 +28,7 @@ from models.base import Stage, alone, own_rows, processes
 from models.diffusion.proposal import NUM_BINS, LearnedProposal
 from models.gan import likelihood
 from models.gan import model as gan
+from models.vqvae.ema import EMACodebook
 from tests.models.tiny import budget_for, randomised, silent, tiny_config, tiny_data, tiny_model
 
 STEPS = 24
@@ -122,6 +123,19 @@ def same_proposal() -> bool:
     return torch.equal(shared.moment, whole.moment)
 
 
+def same_codebook() -> bool:
+    """Whether a codebook that sees this process's encodings has learned from those of all, its start included."""
+    shared, whole = (EMACodebook(24, 4) for _ in range(2))
+    for step in range(3):
+        z_e = torch.randn(8, 4, 2, 3, generator=torch.Generator().manual_seed(step))
+        torch.manual_seed(step)
+        shared.quantize(own_rows(lambda n, z_e=z_e: z_e, 4))
+        torch.manual_seed(step)
+        with alone():
+            whole.quantize(z_e)
+    return all(torch.equal(value, whole.state_dict()[name]) for name, value in shared.state_dict().items())
+
+
 def same_plans(name: str, trainer: TrainerConfig) -> bool:
     """Whether FLOPs and steps are those of one process."""
     plans = training.shared_plans(lambda: tiny_model(name), columns(), 1e9, trainer)
@@ -140,13 +154,14 @@ def checks(folder: Path, trainer: TrainerConfig) -> dict[str, Any]:
     names = model_names()
     found: dict[str, Any] = {"gradients": all_gradients(folder / "gradients", trainer)}
     found["plans"] = {name: same_plans(name, trainer) for name in names}
-    found["codes"], found["proposal"] = same_codes(), same_proposal()
+    found["codes"], found["proposal"], found["codebook"] = same_codes(), same_proposal(), same_codebook()
     found["answers"] = {name: same_answers(name) for name in names}
     found["resumed"] = train(KILLED, folder / "killed", trainer)
     found["whole"] = {name: train(name, folder / "whole" / name, trainer) for name in names}
     found["replicas"] = {name: same_weights(found["whole"][name]) for name in names}
     bad = [name for name in ("plans", "answers", "replicas") if not all(found[name].values())]
-    found["disagreeing processes"] = total(float(bool(bad) or not (found["codes"] and found["proposal"])))
+    bad += [name for name in ("codes", "proposal", "codebook") if not found[name]]
+    found["disagreeing processes"] = total(float(bool(bad)))
     return found
 
 
