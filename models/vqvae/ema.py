@@ -2,9 +2,9 @@
 
 van den Oord et al. 2017 (arXiv:1711.00937), App. A.1, and Razavi et al. 2019 (arXiv:1906.00446): decay 0.99,
 Laplace smoothing of the counts. The codebook starts as k-means of the first batch, and a code that is hardly
-chosen any more becomes an encoding of the batch (Dhariwal et al. 2020, arXiv:2005.00341, Sec. 3.1; Williams
-et al. 2020). Deviation: a code counts as dead below ``threshold``, but at most half of what each would get if
-all were used alike, or a small batch would expire codes in use; a new one starts with that equal share.
+chosen any more becomes an encoding of the batch (Dhariwal et al. 2020, arXiv:2005.00341). Deviation: a code
+counts as dead below ``threshold``, but at most half of what each would get if all were used alike, or a small
+batch would expire codes in use; a new one starts with that equal share.
 """
 
 from __future__ import annotations

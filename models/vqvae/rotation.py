@@ -2,7 +2,7 @@
 
 Fifty et al. 2024, "Restructuring Vector Quantization with the Rotation Trick" (arXiv:2410.06424), Sec. 4.2:
 q = sg(|q| / |e| R) e, so that angles between gradient and code are kept, where straight-through gives all
-encodings of a cell the same gradient. The codebook is that of moving averages, as in their experiments.
+encodings of a cell the same gradient. The codebook is that of moving averages.
 """
 
 from __future__ import annotations

@@ -51,6 +51,8 @@ def test_a_shared_field_is_bounded_on_both_sides(model: str, name: str) -> None:
         ("gan", "width", 0), ("gan", "latent_dim", 0), ("gan", "r1_gamma", -1.0),
         ("vqvae", "levels", (8, 1)), ("vqvae", "levels", ()), ("vqvae", "downsample", 6),
         ("vqvae", "prior_dim", 48), ("vqvae", "autoencoder_share", 1.0), ("vqvae", "prior_depth", 0),
+        ("vqvae", "codebook_size", 1), ("vqvae", "codebook_dim", 0), ("vqvae", "commitment", -0.1),
+        ("vqvae", "adversarial", -1.0), ("vqvae2", "downsample", 3), ("vqvae2", "commitment", float("nan")),
     ],
 )  # fmt: skip
 def test_a_field_of_its_own_is_checked(model: str, name: str, value: object) -> None:
