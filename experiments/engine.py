@@ -179,6 +179,7 @@ def _record(
         likelihood=found.likelihoods[0],
         likelihoods=found.likelihoods,
         truth=found.truth,
+        reconstruction=found.reconstruction,
         speed=found.speed,
         provenance=provenance(
             dataset_sha256=dataset_sha256,
