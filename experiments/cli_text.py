@@ -12,7 +12,14 @@ from typing import Any
 
 from evaluation.features.catalog import ExtractorError, available, card, shipped
 from experiments.budgets import BUDGETS
-from experiments.discovery import command_module, command_names, dataset_names, metric_names, model_names, pair_metric_names
+from experiments.discovery import (
+    command_module,
+    command_names,
+    dataset_names,
+    metric_names,
+    model_names,
+    pair_metric_names,
+)
 
 OTHER_METRICS = ("evaluation.memorization",)  # as evaluation.metrics.driver has it, which is slow to import
 

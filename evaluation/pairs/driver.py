@@ -57,6 +57,7 @@ def _value(
         reason, score = f"the result is not a finite number ({score.value})", None
     if score is None:
         return MetricValue(None, None, None, n, n, None, metric.higher_is_better, reason)
+    ends = (score.ci_low, score.ci_high)
     return MetricValue(
-        score.value, score.ci_low, score.ci_high, n, n, None, metric.higher_is_better, None, score.ci_method, fingerprint
+        score.value, *ends, n, n, None, metric.higher_is_better, None, score.ci_method, fingerprint
     )
