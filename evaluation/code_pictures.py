@@ -23,6 +23,7 @@ COLUMNS = 12  # images side by side
 BLOCKS = 3  # of originals above reconstructions
 REDRAWN = 3  # drawings of the half that was taken away
 LEAST_SIDE = 48  # pixels that an image is enlarged to, without smoothing
+BETWEEN = 14  # pixels between two blocks
 GREY = 128  # what was taken away
 GOLDEN = (5**0.5 - 1) / 2
 LIGHTNESS = (0.5, 0.68, 0.34)
@@ -65,7 +66,9 @@ def reconstruction_picture(originals: Array, back: Array) -> Array:
     sides = enlarged(originals), enlarged(back)
     columns = min(COLUMNS, len(originals))
     starts = range(0, len(originals) - columns + 1, columns)
-    return rows_picture([side[start : start + columns] for start in starts for side in sides])
+    blocks = [rows_picture([side[start : start + columns] for side in sides]) for start in starts]
+    between = np.full((BETWEEN, *blocks[0].shape[1:]), 255, np.uint8)
+    return np.concatenate([part for block in blocks for part in (between, block)][1:])
 
 
 def code_picture(

@@ -83,9 +83,7 @@ def _bits(row: TableRow) -> str:
     """The parts of the main likelihood, mean over seeds: what the code takes, and the picture given the code."""
     bounds = [run.record.likelihood for run in row.runs if run.record.likelihood.bits_per_dim is not None]
     parts = mean_by_name(bound.parts for bound in bounds)
-    texts = "; ".join(f"{name} {number(value)}" for name, value in parts.items())
-    kinds = " / ".join(dict.fromkeys(bound.kind or "" for bound in bounds))
-    return f"{texts} ({kinds})" if texts else MISSING
+    return "; ".join(f"{name} {number(value)}" for name, value in parts.items()) or MISSING
 
 
 def _notes(table: Table) -> Iterable[str]:
