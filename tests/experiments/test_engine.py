@@ -19,6 +19,7 @@ from datamodules import digits
 from evaluation.config import EvaluationConfig
 from evaluation.controls import CONTROLS
 from evaluation.record import RECORD_FILE, Record, load_failure, load_record
+from evaluation.seal import read_seal
 from experiments.cell_files import DONE_FILE, finished_record
 from experiments.checkpoints import checksum_path
 from experiments.config import Cell
