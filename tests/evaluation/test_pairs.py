@@ -61,7 +61,7 @@ def test_too_few_images_and_continuous_codes_are_missing_with_the_reason() -> No
 def test_psnr_by_hand(side: int) -> None:
     real, fake = images(1100, 3, side), images(1100, 3, side)  # more than one batch
     error = np.mean((real.astype(float) - fake.astype(float)) ** 2)
-    assert psnr(real, fake) == pytest.approx(10 * math.log10(255**2 / error), rel=1e-6)  # its logarithm of 10 is float32
+    assert psnr(real, fake) == pytest.approx(10 * math.log10(255**2 / error), rel=1e-6)  # float32 logarithm
 
 
 def test_psnr_of_one_grey_level_is_known() -> None:
