@@ -164,6 +164,32 @@ class Truth:
 
 
 @dataclass(frozen=True)
+class CodeGrid:
+    """One grid of a first stage's codes, and how many codes occur in it, over all test images that were looked at."""
+
+    rows: int
+    columns: int
+    used: int
+    perplexity: float
+
+
+@dataclass(frozen=True)
+class FirstStage:
+    """What a first stage gives back of the first ``n_images`` test images.
+
+    ``metrics`` by name: ``rfd_<features>`` or ``rfid``, ``psnr``, ``ssim`` and, of discrete codes, ``codebook_usage``,
+    ``perplexity`` and ``dead_codes``. ``code_counts`` says how often each code occurs that occurs at all, falling;
+    ``codebook_size``, ``grids`` and ``code_counts`` are empty where codes are continuous.
+    """
+
+    metrics: dict[str, MetricValue]
+    n_images: int
+    codebook_size: int = 0
+    grids: tuple[CodeGrid, ...] = ()
+    code_counts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Speed:
     """Sampling speed, all stages included; latencies at batch size 1 in milliseconds.
 
@@ -171,7 +197,8 @@ class Speed:
     sampling / ``matmul_peak_flops``, the machine's measured matrix-product peak; FLOPs are nominal:
     products with zero padding count though kernels skip them. ``sweep`` is images per
     second by batch size, ``stage_seconds`` seconds per image by network at the best batch size (the
-    rest under "other"), ``warm_up_seconds`` the first call, excluded from all else.
+    rest under "other"), ``stage_latency_ms`` the median milliseconds by network at batch size 1,
+    ``warm_up_seconds`` the first call, excluded from all else.
     """
 
     images_per_second: float | None
@@ -190,6 +217,7 @@ class Speed:
     matmul_peak_flops: float | None = None
     sweep: dict[str, float] = field(default_factory=dict)
     stage_seconds: dict[str, float] = field(default_factory=dict)
+    stage_latency_ms: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def missing(cls, reason: str) -> Speed:
@@ -232,6 +260,7 @@ class Record:
 
     ``source`` is "trained", "control" (not a model) or "external" (images made elsewhere).
     ``likelihoods`` holds every kind that was computed; ``likelihood`` is the first of them.
+    ``reconstruction`` is the exam of the first stage, None where there is none or the record is older than it.
     """
 
     model: str
@@ -247,6 +276,7 @@ class Record:
     provenance: Provenance
     likelihoods: tuple[Likelihood, ...] = ()
     truth: Truth | None = None
+    reconstruction: FirstStage | None = None
     source: str = "trained"
     schema_version: int = SCHEMA_VERSION
 

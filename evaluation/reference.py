@@ -119,15 +119,15 @@ class Reference:
         """The Fréchet distance to the test split in the main space, with its name; nothing else is computed."""
         space, (metric,) = self.spaces[0], [metric for metric in all_metrics() if metric.names == (FRECHET,)]
         if space.test is None:
-            return next(iter(self._missing(space, [metric], len(generated.images), True).items()))
+            return next(iter(self.missing(space, [metric], len(generated.images), True).items()))
         exam = Exam(space.name, space.test.features, space.look(generated.images).features)
         ((name, value),) = score_one(metric, exam).items()
-        return name, stamped(value, self._fingerprint(space, generated, metric.reference), metric.seed)
+        return name, stamped(value, self.fingerprint(space, generated, metric.reference), metric.seed)
 
     def _score_in(self, space: Space, generated: Generated, *, main: bool) -> dict[str, MetricValue]:
         metrics = [metric for metric in all_metrics() if metric.applies(space.name)]
         if space.test is None:
-            return self._missing(space, metrics, len(generated.images), main)
+            return self.missing(space, metrics, len(generated.images), main)
         seen = space.look(generated.images)
         exam = Exam(
             features=space.name, real=space.test.features, fake=seen.features, real_labels=self.labels,
@@ -136,16 +136,17 @@ class Reference:
         )
         values: dict[str, MetricValue] = {}
         for metric in metrics:
-            print_ = self._fingerprint(space, generated, metric.reference)
+            print_ = self.fingerprint(space, generated, metric.reference)
             scores = score_one(metric, exam, main=main)
             values |= {key: stamped(value, print_, metric.seed) for key, value in scores.items()}
             if metric.names == (FRECHET,) and space.train_part is not None:
-                print_ = self._fingerprint(space, generated, "train")
+                print_ = self.fingerprint(space, generated, "train")
                 beside = score_one(metric, replace(exam, real=space.train_part.features), main=main)
                 values |= {key + TRAIN_SUFFIX: stamped(value, print_) for key, value in beside.items()}
         return values
 
-    def _missing(self, space: Space, metrics: list[MetricInfo], n_fake: int, main: bool) -> dict[str, MetricValue]:
+    def missing(self, space: Space, metrics: list[MetricInfo], n_fake: int, main: bool) -> dict[str, MetricValue]:
+        """The reason of a space that is not there, under every name of some metrics."""
         return {
             metric_key(name, space.name, main): MetricValue(
                 None, None, None, self.n, n_fake, space.name, metric.higher_is_better, space.missing
@@ -153,7 +154,8 @@ class Reference:
             for metric in metrics for name in metric.names
         }
 
-    def _fingerprint(self, space: Space, generated: Generated, split: str) -> Fingerprint:
+    def fingerprint(self, space: Space, generated: Generated, split: str) -> Fingerprint:
+        """The conditions of numbers in a space against a split."""
         steps = [step for step in (generated.resize, space.resize) if step != "none"]
         return Fingerprint(
             features=space.name,

@@ -19,7 +19,8 @@ from datamodules.base import ImageDataset
 from evaluation.config import EvaluationConfig
 from evaluation.controls import asked_labels
 from evaluation.likelihood.bits import ScoredBound, missing, score_likelihood
-from evaluation.record import Likelihood, MetricValue, Speed, Truth
+from evaluation.reconstruction import Reconstructed, judge_first_stage, reconstructed
+from evaluation.record import FirstStage, Likelihood, MetricValue, Speed, Truth
 from evaluation.reference import Generated, Reference, number_of_samples
 from evaluation.sharing import in_turns
 from evaluation.speed import measure_speed
@@ -43,10 +44,11 @@ def silent(name: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model was asked for: samples, and its kinds of likelihood."""
+    """What a model was asked for: samples, its kinds of likelihood, and what its first stage gives back, if any."""
 
     generated: Generated
     bounds: list[ScoredBound]
+    reconstructed: Reconstructed | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Examination:
     likelihoods: tuple[Likelihood, ...]
     speed: Speed
     truth: Truth | None
+    reconstruction: FirstStage | None = None
 
 
 def generate(
@@ -135,34 +138,42 @@ def answer(
     model: GenerativeModel, dataset: ImageDataset, config: EvaluationConfig, *, seeds: dict[str, int],
     tell: OnProgress = silent,
 ) -> Answers:
-    """Ask a model in evaluation mode for its samples and likelihoods; every process takes part."""
-    labels = asked_labels(dataset, number_of_samples(dataset, config))
+    """Ask a model in evaluation mode for samples, likelihoods and reconstructions; every process takes part."""
+    n = number_of_samples(dataset, config)
+    labels = asked_labels(dataset, n)
     tell("sampling for the exam", 0, len(labels))
     generated = generate(
         model, labels, seed=seeds["samples"], batch_size=config.batch_size,
         on_images=lambda done: tell("sampling for the exam", done, len(labels)),
     )
-    return Answers(generated, score_likelihoods(model, dataset, config, seed=seeds["likelihood"], tell=tell))
+    bounds = score_likelihoods(model, dataset, config, seed=seeds["likelihood"], tell=tell)
+    back = reconstructed(
+        model, dataset.test.images[:n], batch_size=config.batch_size,
+        on_images=lambda done: tell("reconstructions", done, n),
+    )
+    return Answers(generated, bounds, back)
 
 
 def judge(
     model: GenerativeModel, reference: Reference, config: EvaluationConfig, answers: Answers, *,
     seeds: dict[str, int], tell: OnProgress = silent,
 ) -> Examination:
-    """Metrics, truth and speed; by one process, which has all answers."""
+    """Metrics, truth, first stage and speed; by one process, which has all answers."""
     tell("metrics", 0, 1)
     metrics, truth = examine_images(reference, answers.generated, answers.bounds)
+    back = answers.reconstructed
+    reconstruction = judge_first_stage(reference, back) if back else None
     tell("sampling speed", 0, 1)
     speed = measure_speed(model, seed=seeds["samples"], repeats=config.speed_repeats)
     likelihoods = believed(answers.bounds, truth) or (missing(model.likelihood_missing),)
-    return Examination(answers.generated, metrics, likelihoods, speed, truth)
+    return Examination(answers.generated, metrics, likelihoods, speed, truth, reconstruction)
 
 
 def examine(
     model: GenerativeModel, reference: Reference, config: EvaluationConfig, *, seeds: dict[str, int],
     tell: OnProgress = silent,
 ) -> Examination:
-    """Samples, metrics, likelihoods and speed of a trained model, by one process.
+    """Samples, metrics, likelihoods, first stage and speed of a trained model, by one process.
 
     Args:
         model: In evaluation mode.

@@ -20,7 +20,10 @@ from evaluation.record import RECORD_FILE, write_json
 
 DONE_FILE = "done"
 MAX_SEAL = 2**16
-SEALED = ("config.json", "samples.npz", "samples.png", "trajectory.png", "metrics.csv", "checkpoints/model.ckpt")
+SEALED = (
+    "config.json", "samples.npz", "samples.png", "trajectory.png", "reconstructions.png", "codes.png", "inpainting.png",
+    "metrics.csv", "checkpoints/model.ckpt",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

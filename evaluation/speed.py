@@ -234,6 +234,15 @@ def stage_seconds(model: GenerativeModel, draw: Callable[[], object], n: int) ->
     return {**{name: s / n for name, s in calls.seconds.items()}, OTHER: (total - sum(calls.seconds.values())) / n}
 
 
+def stage_latencies(model: GenerativeModel, draw: Draw, repeats: int) -> dict[str, float]:
+    """Median milliseconds of one image inside each network by its name in the model, and the rest under "other"."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for _ in range(repeats):
+        for name, seconds in stage_seconds(model, draw(1), 1).items():
+            found[name].append(1000 * seconds)
+    return {name: float(np.median(values)) for name, values in found.items()}
+
+
 def count_work(model: GenerativeModel, draw: Draw) -> tuple[float, float]:
     """FLOPs and network evaluations per image."""
     with FlopCounter() as counter, NetworkCalls(model) as calls:
@@ -288,4 +297,5 @@ def measure_speed(model: GenerativeModel, *, seed: int, repeats: int) -> Speed:
         matmul_peak_flops=peak,
         sweep={str(batch): rate for batch, rate in rates.items()},
         stage_seconds=stage_seconds(model, draw(best), best),
+        stage_latency_ms=stage_latencies(model, draw, repeats),
     )

@@ -15,8 +15,9 @@ import torch
 from pydantic import TypeAdapter
 
 import models
-from datamodules.base import ImageDataset
+from datamodules.base import ImageDataset, Split
 from evaluation import pictures
+from evaluation.code_pictures import code_pictures
 from evaluation.record import Budget, Parameters, StageBudget, write_atomic, write_json
 from evaluation.runner import Generated
 from evaluation.seal import file_digest
@@ -164,6 +165,12 @@ def save_samples(path: Path, generated: Generated) -> None:
     labels = {} if generated.labels is None else {"labels": generated.labels}
     np.savez_compressed(buffer, allow_pickle=False, images=generated.images, **labels)
     write_atomic(path, buffer.getvalue())
+
+
+def save_code_pictures(folder: Path, model: GenerativeModel, test: Split, seed: int) -> None:
+    """What a first stage, if there is one, makes of the first test images."""
+    for name, picture in code_pictures(model, test.images, test.labels, seed=seed).items():
+        write_atomic(folder / name, pictures.png_bytes(picture))
 
 
 def save_pictures(folder: Path, model: GenerativeModel, generated: Generated, seed: int) -> None:

@@ -12,7 +12,14 @@ from typing import Any
 
 from evaluation.features.catalog import ExtractorError, available, card, shipped
 from experiments.budgets import BUDGETS
-from experiments.discovery import command_module, command_names, dataset_names, metric_names, model_names
+from experiments.discovery import (
+    command_module,
+    command_names,
+    dataset_names,
+    metric_names,
+    model_names,
+    pair_metric_names,
+)
 
 OTHER_METRICS = ("evaluation.memorization",)  # as evaluation.metrics.driver has it, which is slow to import
 
@@ -93,6 +100,8 @@ def catalogue(*, metrics: bool) -> str:
     if metrics:
         modules = [*(f"evaluation.metrics.{name}" for name in metric_names()), *OTHER_METRICS]
         parts.append(_table("metrics", [row for module in modules for row in _metric_rows(module)]))
+        first_stage = [row for name in pair_metric_names() for row in _metric_rows(f"evaluation.pairs.{name}")]
+        parts.append(_table("metrics of first stages", first_stage))
         rows = [_extractor_row(name) for name in available()]
         parts.append(_table("feature extractors (--evaluation.features)", rows))
     budgets = [(name, f"{_short(value)} FLOPs, {text}") for name, (value, text) in BUDGETS.items()]

@@ -29,9 +29,18 @@ def dataset_names() -> list[str]:
 
 def metric_names() -> list[str]:
     """Metric files in ``evaluation.metrics``: those that declare ``METRIC``, read without importing them."""
-    folder = Path(importlib.import_module("evaluation.metrics").__path__[0])
-    names = names_in("evaluation.metrics")
-    return [n for n in names if re.search(r"^METRIC\b", (folder / f"{n}.py").read_text(), re.MULTILINE)]
+    return _declaring("evaluation.metrics")
+
+
+def pair_metric_names() -> list[str]:
+    """The same in ``evaluation.pairs``: what is asked of a first stage."""
+    return _declaring("evaluation.pairs")
+
+
+def _declaring(package: str) -> list[str]:
+    folder = Path(importlib.import_module(package).__path__[0])
+    names = names_in(package)
+    return [n for n in names if re.search(r"^METRICS?\b", (folder / f"{n}.py").read_text(), re.MULTILINE)]
 
 
 def command_names() -> list[str]:

@@ -25,7 +25,14 @@ from evaluation.record import FAILURE_FILE, RECORD_FILE, Record, load_record, wr
 from evaluation.runner import Examination, Reference, answer, judge
 from evaluation.sharing import total
 from experiments import calibration
-from experiments.artifacts import Training, count_parameters, save_pictures, save_samples, trained_model
+from experiments.artifacts import (
+    Training,
+    count_parameters,
+    save_code_pictures,
+    save_pictures,
+    save_samples,
+    trained_model,
+)
 from experiments.cell_files import finished_record, save_failure, seal
 from experiments.config import Cell, TrainerConfig
 from experiments.control_rows import CONTROL_SEED, ensure_controls
@@ -134,6 +141,7 @@ def _work(cell: Cell, folder: Path, out: Path, progress: Progress, trainer: Trai
         progress.finish()
         save_samples(folder / "samples.npz", found.generated)
         save_pictures(folder, model, found.generated, seeds["samples"])
+        save_code_pictures(folder, model, dataset.test, seeds["samples"])
         progress.close()
         _finish(_record(cell, model, training, reference, found, clock, trainer), folder)
     on_main(lambda: None)  # the others wait for the record
@@ -179,6 +187,7 @@ def _record(
         likelihood=found.likelihoods[0],
         likelihoods=found.likelihoods,
         truth=found.truth,
+        reconstruction=found.reconstruction,
         speed=found.speed,
         provenance=provenance(
             dataset_sha256=dataset_sha256,

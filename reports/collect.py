@@ -88,6 +88,10 @@ class Run:
         """Picture of samples coming out of static, where the model makes one."""
         return self.path.with_name("trajectory.png")
 
+    def picture_path(self, name: str) -> Path:
+        """A picture of this run's first stage: reconstructions, codes or inpainting; not every run has them."""
+        return self.path.with_name(f"{name}.png")
+
     @property
     def curves_path(self) -> Path:
         """Quality against settings of the sampler, where that was measured."""
@@ -149,7 +153,9 @@ def _usable(record: Record, path: Path) -> Record:
     budget = record.config.get("budget", 0)
     if isinstance(budget, bool) or not isinstance(budget, int | float) or budget < 0:
         raise RecordError(f"{path} is not a valid Record: config.budget: a number of FLOPs is allowed")
-    for name, value in (record.metrics | {"likelihood": record.likelihood, "speed": record.speed}).items():
+    first_stage = record.reconstruction.metrics if record.reconstruction else {}
+    intervals = record.metrics | first_stage | {"likelihood": record.likelihood, "speed": record.speed}
+    for name, value in intervals.items():
         if value.ci_low is not None and value.ci_high is not None and value.ci_low > value.ci_high:
             raise RecordError(f"{path} is not a valid Record: {name[:80]!r} has an interval that ends before it begins")
     return record
@@ -242,10 +248,15 @@ def _flat(run: Run) -> dict[str, Any]:
         "parameters_total": record.parameters.total,
         "parameters_sampling": record.parameters.sampling,
     }
-    for name, metric in sorted(record.metrics.items()):
+    row |= {f"train_flops_{stage.name}": stage.flops for stage in record.budget.stages}
+    row |= {f"train_seconds_{stage.name}": stage.seconds for stage in record.budget.stages}
+    first = record.reconstruction
+    for name, metric in sorted((record.metrics | (first.metrics if first else {})).items()):
         fields = vars(metric) | {"fingerprint": _json(vars(metric.fingerprint) if metric.fingerprint else None)}
         row[name] = fields.pop("value")
         row.update({f"{name}_{key}": value for key, value in fields.items()})
+    if first:
+        row |= {"codebook_size": first.codebook_size, "codes_per_image": sum(g.rows * g.columns for g in first.grids)}
     row |= _flat_bound("bits_per_dim", record.likelihood)
     for bound in record.likelihoods:
         if bound.kind is not None and bound.kind != record.likelihood.kind:
@@ -289,5 +300,6 @@ def _flat_speed(speed: Speed) -> dict[str, Any]:
     fields = asdict(speed)
     row = {f"images_per_second_batch_{size}": rate for size, rate in fields.pop("sweep").items()}
     row |= {f"stage_seconds_{name}": seconds for name, seconds in fields.pop("stage_seconds").items()}
+    row |= {f"stage_latency_ms_{name}": value for name, value in fields.pop("stage_latency_ms").items()}
     row |= {f"speed_{key}": fields.pop(key) for key in ("reason_missing", "ci_low", "ci_high")}
     return fields | row

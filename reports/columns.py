@@ -12,16 +12,20 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 QUALITY, LIKELIHOOD, SAMPLING, TRAINING = "Quality", "Likelihood", "Sampling", "Training"
-SECTIONS = (QUALITY, LIKELIHOOD, SAMPLING, TRAINING)
+FIRST_STAGE = "First stage"  # a table of its own
+SECTIONS = (QUALITY, LIKELIHOOD, SAMPLING, TRAINING, FIRST_STAGE)
 
 # Families of metrics in the order in which they are shown; the longest prefix of a name is its family.
 METRIC_ORDER = (
     "fd_", "fid", "fd_infinity_", "fid_infinity", "kd_", "kid", "kd_subsets_", "kid_subsets", "fd_class_",
     "precision", "recall", "density", "coverage", "vendi", "inception_score", "cmmd", "class_agreement",
     "memorization_gap_", "ct_", "authpct_",
+    "rfd_", "rfid", "psnr", "ssim", "codebook_usage", "perplexity", "dead_codes",
 )  # fmt: skip
 MAIN_METRICS = ("precision", "recall", "density", "coverage", "class_agreement")  # of the main feature space
 DERIVED = ("fd_infinity_", "fd_class_")  # begin like a Fréchet distance and are something else
+UNITS = {"dead_codes": "count"}  # of metrics that are no plain numbers
+ACRONYMS = {"psnr": "PSNR (dB)", "ssim": "SSIM"}
 TITLES = {"memorization_gap_": "memorisation gap", "ct_": "C_T", "authpct_": "AuthPct"}
 
 
@@ -71,7 +75,9 @@ def metric_title(key: str) -> str:
     family = metric_family(key)
     if family in TITLES:
         return f"{TITLES[family]} ({key.removeprefix(family)})"
-    if key.startswith(("fd_", "kd_", "fid", "kid")):
+    if key in ACRONYMS:
+        return ACRONYMS[key]
+    if key.startswith(("fd_", "kd_", "fid", "kid", "rfd_", "rfid")):
         return key
     space = key.removeprefix(family).removeprefix("_") if family else ""  # not the main one, which goes without saying
     return f"{family} ({space})".replace("_", " ", family.count("_")) if space else key.replace("_", " ")

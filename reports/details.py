@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from evaluation.record import Fingerprint, Likelihood, Speed
-from reports.columns import QUALITY, duration, number, si
+from reports.columns import FIRST_STAGE, QUALITY, duration, number, si
 from reports.conditions import condition_key, short
 from reports.grid import Grid, GridRow
 from reports.summary import interval_of_mean
@@ -124,7 +124,7 @@ def metric_grid(table: Table) -> Grid | None:
 
 def fingerprint_grid(table: Table) -> Grid | None:
     """How each number was made: one row per set of conditions and interval method, with the numbers it holds."""
-    columns = {(column.key, column.n): column for column in table.columns if column.section == QUALITY}
+    columns = {(c.key, c.n): c for c in table.columns if c.section in (QUALITY, FIRST_STAGE)}
     summary = table.summary[table.summary["value"].notna()]
     made: dict[tuple[str, str, object], list[tuple[str, str, Fingerprint | None]]] = defaultdict(list)
     for item in summary.itertuples():

@@ -135,7 +135,7 @@ class Reader:
             return None
 
 
-def _one_per_row(runs: tuple[Run, ...]) -> list[Run]:
+def one_per_row(runs: tuple[Run, ...]) -> list[Run]:
     """One run per configuration, all of the smallest seed that they share where there is one."""
     rows: dict[tuple[str, str], list[Run]] = {}
     for run in (run for run in runs if not run.control):
@@ -166,7 +166,7 @@ def _distance(run: Run) -> float:
 
 def _panels(runs: tuple[Run, ...], look: dict[str, plots.Look], read: Reader) -> Iterator[pictures.Panel]:
     controls = {run.name: run for run in runs if run.control}
-    trained = _one_per_row(runs)
+    trained = one_per_row(runs)
     chosen = [controls.get("real_train"), *trained, controls.get("gaussian")]
     for run in chosen:
         loaded = read(load_samples, run.samples_path) if run else None
@@ -193,7 +193,7 @@ def _logs(runs: tuple[Run, ...], read: Reader) -> Iterator[tuple[Run, pd.DataFra
 def trajectory_figures(table: Table, unreadable: list[str]) -> Iterator[ReportFigure]:
     """Sampling seen from inside, for every model of a comparison that keeps it; ``unreadable`` as above."""
     read, dataset = Reader(unreadable), table.group.dataset
-    for run in _one_per_row(table.runs):
+    for run in one_per_row(table.runs):
         image = read(load_picture, run.trajectory_path) if run.trajectory_path.exists() else None
         if image is not None:
             title = f"{run.name}: out of static"

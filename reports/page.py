@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
@@ -23,7 +23,9 @@ from reports.columns import budget_text
 from reports.curves import Member, points_frame, profiles_frame
 from reports.details import fingerprint_grid, likelihood_grid, metric_grid, speed_grid
 from reports.figures import ReportFigure, dataset_figures, trajectory_figures
+from reports.figures_codes import code_figures
 from reports.figures_curves import curve_figures, read_members
+from reports.first_stage import first_stage_grid, stage_grid
 from reports.grid import Grid
 from reports.selftest import read_stamp
 from reports.tables import Table, build_tables
@@ -132,7 +134,8 @@ def _dataset_parts(
             members += own
             drawn = publish(curve_figures(table, own, look, f"_{place + 1}" if place else ""))
             comparisons.append(_comparison(table, drawn))
-        parts.append(DatasetPart(dataset, comparisons, figures, publish(trajectory_figures(group[0], unreadable))))
+        last = chain(code_figures(group[0], look, unreadable), trajectory_figures(group[0], unreadable))
+        parts.append(DatasetPart(dataset, comparisons, figures, publish(last)))
     for old in (p for p in (folder / "figures").glob("*.*") if p.suffix in (".svg", ".png") and p.name not in written):
         old.unlink()  # a figure of an earlier report that these records no longer support
     _write_curves(members, folder)
@@ -159,7 +162,10 @@ def _write_curves(members: list[Member], folder: Path) -> None:
 
 def _comparison(table: Table, figures: list[PageFigure]) -> Comparison:
     """A table with everything that is computed from it."""
-    makers = (likelihood_grid, truth_grid, agreement_grid, speed_grid, metric_grid, fingerprint_grid)
+    makers = (
+        likelihood_grid, first_stage_grid, stage_grid, truth_grid, agreement_grid, speed_grid, metric_grid,
+        fingerprint_grid,
+    )  # fmt: skip
     return Comparison(table, verdict(table.summary), [grid for make in makers if (grid := make(table))], figures)
 
 

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
 from reports.collect import Run
-from reports.columns import FIXED_COLUMNS, primary_metric
+from reports.columns import FIRST_STAGE, FIXED_COLUMNS, QUALITY, primary_metric
 from reports.conditions import Conditions, condition_key, mixture
 
 NOT_TRAINED = "a control is not trained"
@@ -45,14 +45,18 @@ def _observe(run: Run) -> list[Item]:
     who["row"] = (run.control, run.name, "" if run.control else record.config_hash)
     who |= {"dataset": record.dataset, "budget": run.budget, "kind": "", "doubt": "", "n": ""}
     who |= {"low": None, "high": None, "fingerprint": None, "ci_method": None, "features": None}
+    who["section"] = ""
     rows: list[Item] = []
-    for name, metric in record.metrics.items():
+    sections = {name: (QUALITY, metric) for name, metric in record.metrics.items()}
+    if record.reconstruction:
+        sections |= {name: (FIRST_STAGE, metric) for name, metric in record.reconstruction.metrics.items()}
+    for name, (section, metric) in sections.items():
         n = f"n = {metric.n_real:,}"
         if metric.n_real != metric.n_fake:
             n += f" real, {metric.n_fake:,} generated"
         rows.append(who | {
-            "key": name, "n": n, "value": metric.value, "low": metric.ci_low, "high": metric.ci_high,
-            "ci_method": metric.ci_method, "higher_is_better": metric.higher_is_better,
+            "key": name, "section": section, "n": n, "value": metric.value, "low": metric.ci_low,
+            "high": metric.ci_high, "ci_method": metric.ci_method, "higher_is_better": metric.higher_is_better,
             "reason": metric.reason_missing, "features": metric.features, "fingerprint": metric.fingerprint,
         })  # fmt: skip
     bound = record.likelihood
@@ -92,7 +96,7 @@ def summarise(seen: pd.DataFrame) -> pd.DataFrame:
     """Long observations of one group to one row per (row, key, n, fingerprint), with interval and ``best``.
 
     Returns:
-        Columns dataset, budget, row, model, control, source, key, n, value, low, high, seeds,
+        Columns dataset, budget, row, model, control, source, key, section, n, value, low, high, seeds,
         noise ("training", "evaluation" or ""), higher_is_better, kind, features, fingerprint,
         ci_method, reason, seed (of the first), unranked (why a number is not ranked, or ""), best.
     """
@@ -158,7 +162,7 @@ def _summary(items: list[Item]) -> Item:
     present = [item for item in items if item["value"] is not None]
     base = (present or items)[0]
     kept = (
-        "dataset", "budget", "row", "model", "control", "source", "key", "n", "higher_is_better", "features",
+        "dataset", "budget", "row", "model", "control", "source", "key", "section", "n", "higher_is_better", "features",
         "fingerprint", "seed",
     )  # fmt: skip
     result = {name: base[name] for name in kept}

@@ -17,10 +17,12 @@ import pandas as pd
 from evaluation.record import Record
 from reports.collect import CONTROL_TITLES, Collection, FailedCell, Run
 from reports.columns import (
+    FIRST_STAGE,
     FIXED_COLUMNS,
     FORMATS,
     QUALITY,
     SECTIONS,
+    UNITS,
     Column,
     budget_text,
     main_metrics,
@@ -230,7 +232,10 @@ def _table(group: Group, runs: tuple[Run, ...], failed: tuple[FailedCell, ...]) 
     for run in runs:
         members[run.control, run.name, "" if run.control else run.record.config_hash].append(run)
     for row in sorted(names, key=lambda r: _row_order(r, members[r], runs)):
-        printed = tuple(_cell(cells.get((row, c.key, c.n), []), c, marks) for c in columns)
+        printed = tuple(
+            _beside_floor(_cell(cells.get((row, c.key, c.n), []), c, marks), cells.get((row, f"r{c.key}", c.n), []))
+            for c in columns
+        )
         label, note = _label(row, members[row], twice=counts[row[1]] > 1)
         rows.append(TableRow(row[1], label, note, row[0], printed, tuple(members[row])))
     footnotes = tuple((mark, reason) for reason, mark in marks.items())
@@ -272,9 +277,12 @@ def _columns(summary: pd.DataFrame) -> tuple[Column, ...]:
     fixed = {column.key: (place, column) for place, column in enumerate(FIXED_COLUMNS)}
     found: list[tuple[tuple[object, ...], Column]] = []
     shown = main_metrics(summary["key"], primary_of(summary))
-    pairs = summary[["key", "n", "higher_is_better"]].drop_duplicates(["key", "n"])
-    for key, n, direction in pairs.itertuples(index=False):
-        discovered = Column(key, metric_title(key), QUALITY, higher_is_better=direction, main=key in shown)
+    pairs = summary[["key", "n", "higher_is_better", "section"]].drop_duplicates(["key", "n"])
+    for key, n, direction, section in pairs.itertuples(index=False):
+        discovered = Column(
+            key, metric_title(key), section or QUALITY, UNITS.get(key, ""), higher_is_better=direction,
+            main=key in shown,
+        )
         place, column = fixed.get(key, (0, discovered))
         order = (SECTIONS.index(column.section), place, metric_rank(key), n)
         found.append((order, replace(column, n=n)))
@@ -286,6 +294,8 @@ def _cell(items: list[Item], column: Column, marks: dict[str, str]) -> TableCell
         mark = marks.setdefault(f"not averaged over seeds: {items[0]['unranked']}", _letters(len(marks)))
         values = (FORMATS[column.unit](float(item["value"]), 3) for item in items)
         return TableCell(" / ".join(values), mark=mark)
+    if not items and column.section == FIRST_STAGE:
+        return TableCell(MISSING)  # most models have none, which needs no footnote
     item: Item = items[0] if items else NOT_MEASURED
     reason = "; ".join(filter(None, (str(item["reason"]), str(item["doubt"]))))
     mark = marks.setdefault(reason, _letters(len(marks))) if reason else ""
@@ -297,6 +307,14 @@ def _cell(items: list[Item], column: Column, marks: dict[str, str]) -> TableCell
     if column.key == "bits_per_dim":
         notes.append(str(item["kind"]))
     return TableCell(text, " ".join(filter(None, notes)), mark, bool(item["best"]))
+
+
+def _beside_floor(cell: TableCell, floor: list[Item]) -> TableCell:
+    """The distance of samples with that of the first stage, which no prior over its codes is expected to beat."""
+    if cell.text == MISSING or len(floor) != 1 or math.isnan(float(floor[0]["value"])):
+        return cell
+    text = f"first stage: {FORMATS[''](float(floor[0]['value']), 3)}"
+    return replace(cell, note="; ".join(filter(None, (cell.note, text))))
 
 
 def _letters(position: int) -> str:

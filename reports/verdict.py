@@ -10,7 +10,7 @@ import math
 
 import pandas as pd
 
-from reports.columns import budget_text, factor, metric_rank, metric_title, number
+from reports.columns import FIRST_STAGE, budget_text, factor, metric_rank, metric_title, number
 from reports.summary import primary_of, separable_best
 
 NEARLY_EQUAL = 1.05
@@ -29,6 +29,7 @@ def verdict(summary: pd.DataFrame) -> list[str]:
     parts = [_headline(trained, main)]
     parts += _quality(trained, main)
     parts += _references(summary, main)
+    parts += _first_stages(trained, main)
     parts += _other_metrics(trained, main)
     parts += _speed(trained, main)
     parts += _likelihood(trained)
@@ -151,6 +152,21 @@ def _references(summary: pd.DataFrame, main: str | None) -> list[str]:
     return sentences
 
 
+def _first_stages(trained: pd.DataFrame, main: str | None) -> list[str]:
+    """How much of the distance of each model's samples its first stage has by itself."""
+    key = f"r{main}"
+    floors, samples = _ranked(trained, key), _ranked(trained, main)
+    sentences = []
+    for name, item in zip(_names(floors), floors.itertuples(), strict=True) if len(floors) else ():
+        own = samples.loc[[row == item.row for row in samples["row"]], "value"]
+        beside = f"; its samples have {main} = {number(own.iloc[0])}" if len(own) else ""
+        sentences.append(
+            f"The first stage of {name} alone has {key} = {number(item.value)}, the floor of what a prior over its "
+            f"codes can reach{beside}."
+        )
+    return sentences
+
+
 def _other_metrics(trained: pd.DataFrame, main: str | None) -> list[str]:
     """Metrics in which another model than that with the best distance is separably best."""
     first = _ranked(trained, main)
@@ -158,7 +174,8 @@ def _other_metrics(trained: pd.DataFrame, main: str | None) -> list[str]:
         return []
     wins: dict[str, list[str]] = {}
     fixed = {"bits_per_dim", "images_per_second", "latency_ms_p50"}
-    for item in trained[trained["best"] & ~trained["key"].isin(fixed)].itertuples():
+    of_samples = ~trained["key"].isin(fixed) & (trained["section"] != FIRST_STAGE)
+    for item in trained[trained["best"] & of_samples].itertuples():
         if item.row != first.iloc[0]["row"]:
             wins.setdefault(item.model, []).append(item.key)
     listed = [

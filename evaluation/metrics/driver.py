@@ -15,6 +15,8 @@ OTHER_MODULES = ("evaluation.memorization",)  # what declares metrics outside th
 INCEPTION_NAMES = {
     "fd_inception": "fid",
     "fd_infinity_inception": "fid_infinity",
+    "rfd_inception": "rfid",
+    "rfd_inception_train": "rfid_train",
     "kd_inception": "kid",
     "kd_subsets_inception": "kid_subsets",
     "inception_score_inception": "inception_score",

@@ -77,6 +77,8 @@ def test_the_stages_are_the_networks_by_name(name: str, speeds: dict[str, Speed]
     if name in STAGES:
         assert set(stages) == {*STAGES[name], "other"}
     assert all(seconds > 0 for seconds in stages.values())
+    assert set(speeds[name].stage_latency_ms) == set(stages)
+    assert all(milliseconds > 0 for milliseconds in speeds[name].stage_latency_ms.values())
 
 
 @pytest.mark.parametrize("name", model_names())

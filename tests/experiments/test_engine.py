@@ -19,6 +19,7 @@ from datamodules import digits
 from evaluation.config import EvaluationConfig
 from evaluation.controls import CONTROLS
 from evaluation.record import RECORD_FILE, Record, load_failure, load_record
+from evaluation.seal import read_seal
 from experiments.cell_files import DONE_FILE, finished_record
 from experiments.checkpoints import checksum_path
 from experiments.config import Cell
@@ -34,13 +35,14 @@ MODELS = model_names()
 # The schema as it was decided, not as it is in the code.
 KEYS = {
     "": "model dataset seed config config_hash budget parameters metrics likelihood speed provenance "
-    "likelihoods truth source schema_version",
+    "likelihoods truth reconstruction source schema_version",
     "budget": "train_flops images_seen steps stages reason_missing",
     "parameters": "total sampling",
     "likelihood": "bits_per_dim ci_low ci_high kind parts n_images reason_missing standard_error self_check "
     "self_check_passed settings nfe",
     "speed": "images_per_second latency_ms_p50 latency_ms_p95 nfe batch_size peak_memory_mib flops_per_image "
-    "utilisation reason_missing ci_low ci_high latency_ms_p90 warm_up_seconds matmul_peak_flops sweep stage_seconds",
+    "utilisation reason_missing ci_low ci_high latency_ms_p90 warm_up_seconds matmul_peak_flops sweep stage_seconds "
+    "stage_latency_ms",
     "provenance": "git_commit dirty_diff_hash versions cpu gpu threads precision dataset_sha256 extractor_sha256 "
     "checkpoint_sha256 ema sampler wall_seconds cpu_seconds peak_memory_mib date processes strategy hostname",
 }
@@ -105,6 +107,20 @@ def test_the_record_has_the_agreed_keys(name: str, finished: Finished) -> None:
     assert prints and all(set(p) == set(FINGERPRINT_KEYS.split()) for p in prints)
     assert all(set(s) == set(STAGE_KEYS.split()) for s in content["budget"]["stages"])
     assert load_record(folder_of(cell, out) / RECORD_FILE) == record
+
+
+def test_a_cell_with_codes_has_the_exam_of_its_first_stage_and_its_pictures(finished: Finished) -> None:
+    cell, out, record = finished("vqvae")
+    first = record.reconstruction
+    assert first is not None and first.n_images == EXAM.num_samples == record.metrics["fd_digits"].n_fake
+    assert first.metrics["rfd_digits"].fingerprint == record.metrics["fd_digits"].fingerprint
+    assert first.metrics["psnr"].value > 0 and first.metrics["psnr"].ci_low < first.metrics["psnr"].value
+    assert sum(first.code_counts) == first.n_images * sum(g.rows * g.columns for g in first.grids)
+    assert len(first.code_counts) + first.metrics["dead_codes"].value == first.codebook_size
+    assert {"prior", "autoencoder.decoder", "other"} == set(record.speed.stage_latency_ms)
+    assert {"reconstructions.png", "codes.png"} <= set(read_seal(folder_of(cell, out)).files)
+    assert finished("gan")[2].reconstruction is None
+    assert not (folder_of(finished("gan")[0], out) / "codes.png").exists()
 
 
 @pytest.mark.parametrize("name", MODELS)
