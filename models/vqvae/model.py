@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from models.vqvae.autoencoder import Autoencoder
 from models.vqvae.family import CodeFamily
-from models.vqvae.prior import CodePrior
+from models.vqvae.prior import AutoregressivePrior
 
 
 class VQVAE(CodeFamily):
@@ -32,7 +32,7 @@ class VQVAE(CodeFamily):
         super().__init__()
         self.save_hyperparameters()
         autoencoder = Autoencoder(tuple(image_shape), width=width, downsample=downsample, levels=tuple(levels))
-        prior = CodePrior(
+        prior = AutoregressivePrior(
             codebook_size=autoencoder.codebook_size, num_codes=autoencoder.num_codes, num_classes=num_classes,
             dim=prior_dim, depth=prior_depth,
         )
