@@ -97,11 +97,16 @@ def neighbour_distance(table: Tensor) -> Tensor:
     return distances.amin(1).median().square().clamp(min=LEAST_DISTANCE)
 
 
+@torch.no_grad()
 def propose(autoencoder: Autoencoder, x: Tensor, temperature: float) -> Proposal:
-    """q(z | x) of images x in [-1, 1], (N, C, H, W); ``temperature`` in squared distances between neighbouring codes."""
+    """q(z | x) of images x in [-1, 1], (N, C, H, W).
+
+    ``temperature`` is in units of the squared distance between neighbouring codes.
+    """
     z_e, quantizer = autoencoder.encode(x), autoencoder.quantizer
     table = code_table(quantizer, x.device)
-    distances = torch.cdist(in_code_space(quantizer, z_e).contiguous(), table[None], compute_mode="donot_use_mm_for_euclid_dist").square()  # (N, T, K)
+    points = in_code_space(quantizer, z_e).contiguous()
+    distances = torch.cdist(points, table[None], compute_mode="donot_use_mm_for_euclid_dist").square()  # (N, T, K)
     rounded = quantizer.quantize(z_e).indices.flatten(1)
     excess = (distances - distances.gather(2, rounded[..., None])).clamp(min=0).double()
     return Proposal((-excess / (temperature * neighbour_distance(table).double())).log_softmax(-1))

@@ -99,7 +99,8 @@ class AutoregressivePrior(CodePrior):
         Otherwise the product of conditionals would not be a distribution.
         """
         codes, ahead = self.mass_error(indices, labels), self.look_ahead(indices, labels)
-        return PriorCheck(f"prior over the codebook {codes:.1e}; look-ahead of the prior {ahead:.1e}", max(codes, ahead))
+        text = f"prior over the codebook {codes:.1e}; look-ahead of the prior {ahead:.1e}"
+        return PriorCheck(text, max(codes, ahead))
 
     def mass_error(self, indices: Tensor, labels: Tensor) -> float:
         """Largest |sum over the codebook of p(last index | those before) - 1|, through ``log_prob``.
