@@ -38,7 +38,7 @@ class Truncation:
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Logits (..., K) -> probabilities of the codes in their order, (..., K)."""
-        kept = (logits / self.temperature).softmax(-1)
+        kept = (logits if self.temperature == 1 else logits / self.temperature).softmax(-1)
         if self.top_k == 0 and self.top_p == 1:
             return kept
         likeliest, order = kept.sort(dim=-1, descending=True, stable=True)

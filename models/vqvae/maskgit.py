@@ -16,7 +16,7 @@ from models.vqvae.masked_prior import MaskedPrior
 from models.vqvae.sweeps import MOST_STEPS, choice_sweep, steps_sweep, temperature_sweep
 
 
-class Model(CodeFamily):
+class MaskGIT(CodeFamily):
     """One grid of codes, the most certain first."""
 
     sweep_options = ("steps", "temperature", "choice_temperature")
@@ -100,3 +100,6 @@ class Model(CodeFamily):
             temperature_sweep(asked, series, **own),
             choice_sweep(asked, series, num_steps=own["num_steps"]),
         )
+
+
+Model = MaskGIT

@@ -20,9 +20,9 @@ from models.vqvae.importance import (
     num_samples,
     propose,
 )
-from models.vqvae.maskgit import Model as MaskGIT
+from models.vqvae.maskgit import MaskGIT
 from models.vqvae.model import VQVAE
-from models.vqvae.oracles import enumerated_log_prob, decoded_log_prob, every_grid, expected_weighted_bound
+from models.vqvae.oracles import decoded_log_prob, enumerated_log_prob, every_grid, expected_weighted_bound
 from tests.models.tiny import random_model, randomised, tiny_data
 
 HOT = 4.0  # so that every code is drawn
@@ -143,7 +143,8 @@ def test_every_code_once_is_enough_to_enumerate() -> None:
     log_q = Proposal(proposal.log_probabilities.expand(len(grids), -1, -1)).log_prob(grids)
     assert float(log_q.exp().sum()) == pytest.approx(1)
     with torch.no_grad():
-        log_p = model.prior.log_prob(grids, torch.full((len(grids),), 2)).double() + decoded_log_prob(model, grids, x)[0]
+        log_p = model.prior.log_prob(grids, torch.full((len(grids),), 2)).double()
+        log_p += decoded_log_prob(model, grids, x)[0]
     total = (log_q.exp() * (log_p - log_q).exp()).sum().log()
     assert float(total) == pytest.approx(float(enumerated_log_prob(model, x).log_prob), abs=1e-9)
 
@@ -167,7 +168,8 @@ def test_calibration_takes_the_temperature_with_the_highest_bound() -> None:
     bounds = {}
     for temperature in TEMPERATURES:
         own = image_generators(8, generator.clone_state())
-        found = model.importance_sampler().weigh(x[:8], own, temperature=temperature, num_samples=8)
+        with torch.no_grad():
+            found = model.importance_sampler().weigh(x[:8], own, temperature=temperature, num_samples=8)
         bounds[temperature] = float(found.bound.mean())
     model.calibrate_likelihood(x, generator=generator)
     assert bounds[model.proposal_temperature] == max(bounds.values()) > min(bounds.values())

@@ -278,8 +278,8 @@ VQVAE = (
         "self.num_codes * found / (self.num_codes - visible)", "found", ("any-order bound by all orders",),
     ),
     Mutation(
-        "an order counts its own code as seen", "models/vqvae/masked_prior.py", "order >= t, labels", "order > t, labels",
-        ("one order is unbiased",),
+        "an order counts its own code as seen", "models/vqvae/masked_prior.py", "order >= t, labels",
+        "order > t, labels", ("one order is unbiased",),
     ),
     Mutation(
         "it does not matter how a code was drawn", "models/vqvae/importance.py",
