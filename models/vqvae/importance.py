@@ -21,7 +21,7 @@ from models.vqvae.fsq import FSQ
 from models.vqvae.likelihood import log_prob
 from models.vqvae.quantizer import Quantizer
 
-TEMPERATURES = (1 / 64, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)  # in squared distances between neighbouring codes
+TEMPERATURES = (1 / 64, 1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0)  # in squared distances between neighbouring codes
 DEFAULT_TEMPERATURE = 1 / 8
 CALIBRATION_IMAGES, CALIBRATION_SAMPLES = 8, 8
 LEAST_DISTANCE = 1e-8

@@ -55,7 +55,7 @@ def weighted(model: CodeFamily, image: Tensor, n: int, k: int) -> Tensor:
 # The proposal.
 
 
-@pytest.mark.parametrize("temperature", [*TEMPERATURES, HOT])
+@pytest.mark.parametrize("temperature", TEMPERATURES)
 def test_it_is_a_distribution_around_the_code_that_is_sent(temperature: float) -> None:
     model, x = random_model("vqvae"), tiny_data(5)[0]
     proposal = propose(model.autoencoder, to_float(x), temperature)
