@@ -17,7 +17,8 @@ MAX_FORMING = 100  # rows of a strip
 # The options that only some models have, and the arguments of ``GenerativeModel.sample`` behind them.
 ARGUMENTS = {
     "steps": "num_steps", "sampler": "sampler", "guidance_scale": "guidance_scale",
-    "guidance_interval": "guidance_interval", "threshold": "threshold", "eta": "eta", "trajectory": "trajectory",
+    "guidance_interval": "guidance_interval", "threshold": "threshold", "eta": "eta", "temperature": "temperature",
+    "top_k": "top_k", "top_p": "top_p", "choice_temperature": "choice_temperature", "trajectory": "trajectory",
     "image": "image", "strength": "strength", "mask": "mask", "interpolate": "noise",
 }  # fmt: skip
 READ = ("image", "mask", "interpolate")  # those whose argument is made from what they name
@@ -49,6 +50,10 @@ class SampleRequest:
     guidance_interval: tuple[float, float] | None = None
     threshold: str | None = None
     eta: float | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    choice_temperature: float | None = None
     trajectory: bool = False
     image: Path | None = None
     strength: float | None = None

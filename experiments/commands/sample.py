@@ -37,6 +37,7 @@ def sample_parser() -> Parser:
     parser.add_argument("--label", type=options.whole_number(0, 1_000_000), metavar="K", help=turns)
     add_seed(parser)
     _add_sampler(parser)
+    _add_codes(parser)
     _add_given(parser)
     return parser
 
@@ -58,6 +59,19 @@ def _add_sampler(parser: Parser) -> None:
     clip = f"clipping of every estimate: {', '.join(THRESHOLDS)}"
     parser.add_argument("--threshold", type=options.one_of("threshold", list(THRESHOLDS)), metavar="T", help=clip)
     parser.add_argument("--eta", type=number(0, 1), metavar="E", help="share of fresh noise of the sampler ddim")
+
+
+def _add_codes(parser: Parser) -> None:
+    """How a model of codes draws them."""
+    number = options.number
+    heat = "of the codes: below 1 the likely ones more often, above 1 less"
+    parser.add_argument("--temperature", type=number(0.001, 100), metavar="T", help=heat)
+    many = options.whole_number(0, 1_000_000)
+    parser.add_argument("--top-k", type=many, metavar="K", help="draw among the K likeliest codes; 0: all")
+    share = "draw among the fewest codes whose mass reaches P"
+    parser.add_argument("--top-p", type=number(0, 1, above=True), metavar="P", help=share)
+    choice = "noise on which codes count as certain, for parallel decoding; 0 is none"
+    parser.add_argument("--choice-temperature", type=number(0, 100), metavar="T", help=choice)
 
 
 def _add_given(parser: Parser) -> None:

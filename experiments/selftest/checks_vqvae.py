@@ -1,6 +1,7 @@
 """The two-part code against the sum over all codes, and the decoder's levels against one.
 
-van den Oord et al. 2017 (arXiv:1711.00937), Salimans et al. 2017 (arXiv:1701.05517), Sec. 2.1.
+van den Oord et al. 2017 (arXiv:1711.00937), Salimans et al. 2017 (arXiv:1701.05517), Sec. 2.1. The bounds from orders
+and from weighted codes are in ``checks_codes``.
 """
 
 from __future__ import annotations

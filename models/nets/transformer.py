@@ -1,4 +1,4 @@
-"""The only transformer: pre-norm decoder blocks with causal attention and a key-value cache.
+"""The only transformer: pre-norm blocks, causal with a key-value cache, or seeing the whole sequence.
 
 Vaswani et al. 2017 (arXiv:1706.03762) in the GPT-2 layout: LayerNorm, fused qkv, GELU MLP of
 four times the width, learned positions.
@@ -14,25 +14,27 @@ HEAD_DIM = 32
 
 
 class KeyValueCache:
-    """Keys and values of one block for the positions already seen, each (B, heads, length, dim)."""
+    """Keys and values of one block, room for a whole sequence and ``filled`` positions of it: (B, 2, heads, T, dim)."""
 
-    def __init__(self) -> None:
-        self.keys: Tensor | None = None
-        self.values: Tensor | None = None
+    def __init__(self, room: Tensor) -> None:
+        self.room = room
+        self.filled = 0
 
-    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Add new positions and return all."""
-        self.keys = keys if self.keys is None else torch.cat([self.keys, keys], dim=2)
-        self.values = values if self.values is None else torch.cat([self.values, values], dim=2)
-        return self.keys, self.values
+    def append(self, keys_values: Tensor) -> tuple[Tensor, Tensor]:
+        """Add one position, (B, 2, heads, dim), and return keys and values of all, (B, heads, t, dim) each."""
+        self.room[:, :, :, self.filled] = keys_values
+        self.filled += 1
+        seen = self.room[:, :, :, : self.filled]
+        return seen[:, 0], seen[:, 1]
 
 
 class Block(nn.Module):
     """Attention, then MLP, each on a normalised input and added to the stream."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, *, causal: bool = True) -> None:
         super().__init__()
         self.heads = max(1, dim // HEAD_DIM)
+        self.causal = causal
         self.norm1 = nn.LayerNorm(dim)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
@@ -43,29 +45,42 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, cache: KeyValueCache | None = None) -> Tensor:
         b, t, d = x.shape
-        q, k, v = self.qkv(self.norm1(x)).reshape(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        if cache is not None:  # one new position attends to all before it
-            k, v = cache.append(k, v)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=cache is None)
+        qkv = self.qkv(self.norm1(x)).reshape(b, t, 3, self.heads, d // self.heads)
+        if cache is None:
+            q, k, v = qkv.permute(2, 0, 3, 1, 4)
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        else:  # one new position attends to all before it and to itself
+            k, v = cache.append(qkv[:, 0, 1:])
+            y = F.scaled_dot_product_attention(qkv[:, 0, 0, :, None], k, v)
         x = x + self.out(y.transpose(1, 2).reshape(b, t, d))
         return x + self.mlp(self.norm2(x))
 
 
 class Transformer(nn.Module):
-    """Stream of embeddings (B, T, dim) to outputs (B, T, out_dim), causally."""
+    """Stream of embeddings (B, T, dim) to outputs (B, T, out_dim); ``causal``: position t sees none after it."""
 
-    def __init__(self, *, dim: int, depth: int, length: int, out_dim: int) -> None:
+    def __init__(self, *, dim: int, depth: int, length: int, out_dim: int, causal: bool = True) -> None:
         super().__init__()
         if dim % HEAD_DIM:
             raise ValueError(f"the transformer's width must be divisible by {HEAD_DIM}, not {dim}")
+        self.causal = causal
         self.positions = nn.Parameter(0.02 * torch.randn(length, dim))
-        self.blocks = nn.ModuleList(Block(dim) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(dim, causal=causal) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, out_dim)
 
-    def new_cache(self) -> list[KeyValueCache]:
-        """An empty cache per block."""
-        return [KeyValueCache() for _ in self.blocks]
+    def new_cache(self, batch: int) -> list[KeyValueCache]:
+        """An empty cache per block for ``batch`` sequences.
+
+        Raises:
+            ValueError: if later positions change what earlier ones keep.
+        """
+        if not self.causal:
+            raise ValueError("only a causal transformer can keep keys and values")
+        length, dim = self.positions.shape
+        heads = max(1, dim // HEAD_DIM)
+        shape = (batch, 2, heads, length, dim // heads)
+        return [KeyValueCache(self.positions.new_empty(shape)) for _ in self.blocks]
 
     def forward(self, x: Tensor, cache: list[KeyValueCache] | None = None, position: int = 0) -> Tensor:
         """Whole sequences without a cache; one position (B, 1, dim) at a time with one."""

@@ -54,9 +54,12 @@ class Codebook(Quantizer):
         self.commitment = commitment
         self.cosine = cosine
 
+    def in_code_space(self, z_e: Tensor) -> Tensor:
+        return self.projected(z_e.movedim(1, -1))
+
     def quantize(self, z_e: Tensor) -> Quantized:
         """z_e (B, d, H, W) -> the nearest codes; in training the codebook may change afterwards."""
-        rows = self.projected(z_e.movedim(1, -1))  # (B, H, W, d)
+        rows = self.in_code_space(z_e)  # (B, H, W, d)
         if self.learns:
             self.start(rows.detach())
         codebook = self.projected(self.codebook)

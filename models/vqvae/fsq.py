@@ -36,6 +36,9 @@ class FSQ(Quantizer):
         offset = torch.where(self.levels % 2 == 0, 0.5, 0.0)
         return torch.tanh(z_e + (offset / half).atanh()) * half - offset
 
+    def in_code_space(self, z_e: Tensor) -> Tensor:
+        return self.bound(z_e.movedim(1, -1)) / (self.levels // 2)
+
     def quantize(self, z_e: Tensor) -> Quantized:
         """z_e (B, d, H, W), unbounded -> codes and indices; there is nothing to learn, hence no loss."""
         bounded = self.bound(z_e.movedim(1, -1))

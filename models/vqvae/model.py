@@ -14,12 +14,13 @@ from models.base import LikelihoodBound, Stage
 from models.vqvae.adversarial import REASON, AdversarialAutoencoderStage, PatchDiscriminator
 from models.vqvae.autoencoder import Autoencoder
 from models.vqvae.family import CodeFamily
-from models.vqvae.prior import CodePrior
-from models.vqvae.quantizers import build_quantizer
+from models.vqvae.prior import AutoregressivePrior
 
 
 class VQVAE(CodeFamily):
     """One grid of codes, written in raster order."""
+
+    autoencoder: Autoencoder
 
     def __init__(
         self,
@@ -46,12 +47,10 @@ class VQVAE(CodeFamily):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        codes = build_quantizer(
-            quantizer, levels=levels, codebook_size=codebook_size, codebook_dim=codebook_dim, commitment=commitment,
-            cosine=cosine,
+        autoencoder = Autoencoder(
+            tuple(image_shape), width=width, downsample=downsample, quantizer=self.new_quantizer()
         )
-        autoencoder = Autoencoder(tuple(image_shape), width=width, downsample=downsample, quantizer=codes)
-        prior = CodePrior(
+        prior = AutoregressivePrior(
             codebook_size=autoencoder.codebook_size, num_codes=autoencoder.num_codes, num_classes=num_classes,
             dim=prior_dim, depth=prior_depth,
         )

@@ -45,6 +45,10 @@ class Quantizer(nn.Module, ABC):
     def quantize(self, z_e: Tensor) -> Quantized:
         """z_e (B, d, H, W) -> codes and indices."""
 
+    def in_code_space(self, z_e: Tensor) -> Tensor:
+        """What is rounded to the nearest code, on the scale of the codes: z_e (B, d, H, W) -> (B, H, W, d)."""
+        return z_e.movedim(1, -1)
+
     @abstractmethod
     def codes(self, indices: Tensor) -> Tensor:
         """Indices int64 (B, H, W) -> z_q (B, d, H, W), the inverse of ``quantize``."""

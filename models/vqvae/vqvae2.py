@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from models.vqvae.family import CodeFamily
 from models.vqvae.hierarchy import TwoLevelAutoencoder
-from models.vqvae.prior import CodePrior
-from models.vqvae.quantizers import build_quantizer
+from models.vqvae.prior import AutoregressivePrior
 
 
 class VQVAE2(CodeFamily):
@@ -20,12 +19,7 @@ class VQVAE2(CodeFamily):
         *,
         image_shape: tuple[int, int, int],
         num_classes: int,
-        quantizer: str,
         levels: tuple[int, ...],
-        codebook_size: int,
-        codebook_dim: int,
-        commitment: float,
-        cosine: bool,
         downsample: int,
         width: int,
         autoencoder_share: float,
@@ -35,20 +29,19 @@ class VQVAE2(CodeFamily):
         lr: float,
         ema_half_life: float,
         label_dropout: float,
+        quantizer: str = "fsq",
+        codebook_size: int = 512,
+        codebook_dim: int = 16,
+        commitment: float = 0.25,
+        cosine: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        top, bottom = (
-            build_quantizer(
-                quantizer, levels=levels, codebook_size=codebook_size, codebook_dim=codebook_dim,
-                commitment=commitment, cosine=cosine,
-            )
-            for _ in range(2)
-        )  # fmt: skip
         autoencoder = TwoLevelAutoencoder(
-            tuple(image_shape), width=width, downsample=downsample, top=top, bottom=bottom
+            tuple(image_shape), width=width, downsample=downsample, top=self.new_quantizer(),
+            bottom=self.new_quantizer(),
         )
-        prior = CodePrior(
+        prior = AutoregressivePrior(
             codebook_size=autoencoder.codebook_size, num_codes=autoencoder.num_codes, num_classes=num_classes,
             dim=prior_dim, depth=prior_depth,
         )

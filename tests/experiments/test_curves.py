@@ -23,10 +23,10 @@ FEW = ("--samplers", "heun", "dpmpp_2m", "--nfe", "1", "2", "--guidance", "1", "
 
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Finished cells of a model with curves and of one without."""
+    """Finished cells of two models with curves and of one without."""
     out = tmp_path_factory.mktemp("runs")
     found = {}
-    for name in ("diffusion", "vqvae"):
+    for name in ("diffusion", "vqvae", "gan"):
         cell = tiny_cell(name)
         run_cell(cell, out, console=Console(file=io.StringIO()))
         found[name] = folder_of(cell, out)
@@ -108,11 +108,26 @@ def refused(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 def test_a_model_without_settings_is_one_sentence(
     cells: dict[str, Path], cell: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sentence = "vqvae has no curves: its sampler has no settings to vary"
-    assert sentence in refused([str(cells["vqvae"])], capsys)
-    assert sentence in refused([str(cells["vqvae"]), "--guidance", "2"], capsys)
-    assert main(["curves", str(cells["vqvae"]), str(cell), *FEW]) == 0  # the other is measured all the same
+    sentence = "gan has no curves: its sampler has no settings to vary"
+    assert sentence in refused([str(cells["gan"])], capsys)
+    assert sentence in refused([str(cells["gan"]), "--guidance", "2"], capsys)
+    assert main(["curves", str(cells["gan"]), str(cell), *FEW]) == 0  # the other is measured all the same
     assert sentence in capsys.readouterr().out
+
+
+def test_the_temperature_of_a_model_of_codes(
+    cells: dict[str, Path], cell: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codes = cell.parents[3] / cells["vqvae"].relative_to(cells["vqvae"].parents[3])
+    assert main(["curves", str(codes), "--temperature", "0.7", "1", "--num-samples", "60"]) == 0
+    record = record_of(codes)
+    found = load_curves(codes / CURVES_FILE, record)
+    assert [(p.sweep, p.series, p.x) for p in found.points] == [("temperature", "code by code", x) for x in (0.7, 1.0)]
+    assert found.points[1].value == record.metrics["fd_digits"] != found.points[0].value
+    assert found.profiles == () and "2 points" in capsys.readouterr().out
+    sentence = "there is no temperature to vary; allowed: samplers, nfe, guidance"
+    assert f"diffusion: {sentence}" in refused([str(cell), "--temperature", "1"], capsys)
+    assert "vqvae: there is no nfe to vary; allowed: temperature" in refused([str(codes), "--nfe", "1"], capsys)
 
 
 def test_what_cannot_be_used_is_refused_before_anything_is_measured(

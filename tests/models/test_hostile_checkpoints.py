@@ -71,7 +71,10 @@ def test_what_asks_for_much_is_refused_without_memory(
 
 
 BAD_PARTS = [
-    ({"model": "resnet"}, "names 'resnet'; allowed: consistency, ddpm, diffusion, flow_matching, gan, vqvae, vqvae2"),
+    (
+        {"model": "resnet"},
+        "names 'resnet'; allowed: consistency, ddpm, diffusion, flow_matching, gan, maskgit, vqvae, vqvae2",
+    ),
     ({"model": ["gan"] * 10}, "names no model; allowed"),
     ({"model": "../evil"}, "names '../evil'; allowed"),
     ({"options": {"evil": 1}}, "other hyperparameters (evil)"),

@@ -163,9 +163,9 @@ def test_too_many_grids_are_refused() -> None:
 def test_kinds_and_settings() -> None:
     model, (images, _) = random_model("vqvae"), tiny_data(3)
     bound = model.log_likelihood_bound(images, generator=torch.Generator(), kind="two-part code")
-    assert model.likelihood_kinds == (bound.kind,) and bound.settings == {"codes": "4 x 4 of 6"}
+    assert model.likelihood_kinds[0] == bound.kind and bound.settings == {"codes": "4 x 4 of 6"}
     assert bound.nfe is not None and bound.nfe.tolist() == [3, 3, 3]
-    with pytest.raises(ValueError, match="unknown kind of likelihood 'ais'; allowed: two-part code"):
+    with pytest.raises(ValueError, match="unknown kind of likelihood 'ais'; allowed: two-part code, importance"):
         model.log_likelihood_bound(images, generator=torch.Generator(), kind="ais")
 
 

@@ -10,16 +10,16 @@ import torch
 from models.nets.transformer import Transformer
 from models.vqvae.autoencoder import Autoencoder
 from models.vqvae.fsq import FSQ
-from models.vqvae.prior import CodePrior
+from models.vqvae.prior import AutoregressivePrior
 from tests.models.tiny import random_model, randomised, tiny_data, tiny_model
 
 T, CODES, CLASSES = 5, 6, 3
 
 
 @pytest.fixture
-def prior() -> CodePrior:
+def prior() -> AutoregressivePrior:
     torch.manual_seed(0)
-    network = CodePrior(codebook_size=CODES, num_codes=T, num_classes=CLASSES, dim=64, depth=2)
+    network = AutoregressivePrior(codebook_size=CODES, num_codes=T, num_classes=CLASSES, dim=64, depth=2)
     return randomised(network, 0.3).requires_grad_(False)
 
 
@@ -30,7 +30,7 @@ def codes(n: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("position", range(T))
-def test_a_later_index_does_not_change_earlier_logits(prior: CodePrior, position: int) -> None:
+def test_a_later_index_does_not_change_earlier_logits(prior: AutoregressivePrior, position: int) -> None:
     indices, labels = codes()
     changed = indices.clone()
     changed[:, position] = (changed[:, position] + 1) % CODES
@@ -40,13 +40,13 @@ def test_a_later_index_does_not_change_earlier_logits(prior: CodePrior, position
         assert ((before - after)[:, position + 1 :].abs().amax((1, 2)) > 1e-3).all()
 
 
-def test_the_label_reaches_every_position(prior: CodePrior) -> None:
+def test_the_label_reaches_every_position(prior: AutoregressivePrior) -> None:
     indices, labels = codes()
     difference = prior.logits(indices, labels) - prior.logits(indices, (labels + 1) % CLASSES)
     assert (difference.abs().amax(-1) > 1e-5).all()
 
 
-def test_log_prob_is_the_sum_over_steps(prior: CodePrior) -> None:
+def test_log_prob_is_the_sum_over_steps(prior: AutoregressivePrior) -> None:
     indices, labels = codes()
     total = torch.zeros(len(indices))
     for t in range(T):  # what comes after t is replaced by anything
@@ -58,14 +58,14 @@ def test_log_prob_is_the_sum_over_steps(prior: CodePrior) -> None:
 
 def test_it_is_normalised_over_all_grids() -> None:
     torch.manual_seed(0)
-    small = randomised(CodePrior(codebook_size=3, num_codes=4, num_classes=2, dim=32, depth=1), 0.3)
+    small = randomised(AutoregressivePrior(codebook_size=3, num_codes=4, num_classes=2, dim=32, depth=1), 0.3)
     everything = torch.tensor(list(itertools.product(range(3), repeat=4)))
     with torch.no_grad():
         total = small.log_prob(everything, torch.zeros(81, dtype=torch.int64)).double().exp().sum()
     assert float(total) == pytest.approx(1, abs=1e-6)
 
 
-def test_the_cache_changes_nothing(prior: CodePrior) -> None:
+def test_the_cache_changes_nothing(prior: AutoregressivePrior) -> None:
     labels = torch.arange(64) % (CLASSES + 1)
     uniform = torch.rand(64, T, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert torch.equal(prior.sample(labels, uniform), prior.sample(labels, uniform, cached=False))
@@ -79,10 +79,10 @@ def test_the_models_option_for_the_cache_changes_nothing() -> None:
     assert (images[0].int() - images[1].int()).abs().max() <= 1
 
 
-def test_samples_follow_the_distribution(prior: CodePrior) -> None:
+def test_samples_follow_the_distribution(prior: AutoregressivePrior) -> None:
     """First two indices of 20,000 draws against their exact probabilities, by a chi-squared statistic."""
     n = 20_000
-    small = CodePrior(codebook_size=3, num_codes=2, num_classes=1, dim=32, depth=1)
+    small = AutoregressivePrior(codebook_size=3, num_codes=2, num_classes=1, dim=32, depth=1)
     small = randomised(small, 0.3).requires_grad_(False)
     uniform = torch.rand(n, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     drawn = small.sample(torch.zeros(n, dtype=torch.int64), uniform)
@@ -92,7 +92,7 @@ def test_samples_follow_the_distribution(prior: CodePrior) -> None:
     assert float(((seen - expected) ** 2 / expected).sum()) < 26.1  # 99.9 % quantile with 8 degrees of freedom
 
 
-def test_noise_at_its_ends_gives_valid_indices(prior: CodePrior) -> None:
+def test_noise_at_its_ends_gives_valid_indices(prior: AutoregressivePrior) -> None:
     ends = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)[:, None].expand(2, T)
     drawn = prior.sample(torch.zeros(2, dtype=torch.int64), ends)
     assert drawn.min() >= 0 and drawn.max() < CODES

@@ -273,6 +273,23 @@ VQVAE = (
         "the prior sees the code it predicts", "models/vqvae/prior.py", "self.token(indices[:, :-1])]",
         "self.token(indices[:, 1:])]", ("prior over codes sums to 1",),
     ),
+    Mutation(
+        "few hidden codes count for few", "models/vqvae/masked_prior.py",
+        "self.num_codes * found / (self.num_codes - visible)", "found", ("any-order bound by all orders",),
+    ),
+    Mutation(
+        "an order counts its own code as seen", "models/vqvae/masked_prior.py", "order >= t, labels",
+        "order > t, labels", ("one order is unbiased",),
+    ),
+    Mutation(
+        "it does not matter how a code was drawn", "models/vqvae/importance.py",
+        "self.code + self.pixels - self.proposal", "self.code + self.pixels", ("weighted codes are unbiased",),
+    ),
+    Mutation(
+        "weights are summed", "models/vqvae/importance.py",
+        "- torch.tensor(float(len(self.code))).double().log()", "- torch.tensor(0.0)",
+        ("weighted codes tighten the bound",),
+    ),
 )
 
 KNOWN = (

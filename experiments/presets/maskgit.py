@@ -1,0 +1,27 @@
+"""MaskGIT: the codes of vqvae, drawn in a few steps by a masked transformer (Chang et al. 2022)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from datamodules.base import DatasetInfo
+from experiments.presets.base import CodeConfig, require
+
+
+@dataclass(frozen=True)
+class Config(CodeConfig):
+    """Both stages: the autoencoder of vqvae and the masked prior over its codes."""
+
+    num_steps: int = 8
+    """Steps of parallel decoding, a network evaluation each; at most one per code is taken."""
+    choice_temperature: float = 4.5
+    """Of the noise on what is certain, falling to 0 over the steps; 0 keeps the most certain codes."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, num_steps=(1, 1000), choice_temperature=(0.0, 100.0))
+
+
+def preset(info: DatasetInfo) -> Config:
+    """The configuration for a dataset: at least 4 x 4 codes an image, and several encodings in a batch for each."""
+    return Config() if info.image_size >= 16 else Config(downsample=2, codebook_size=128)
