@@ -5,11 +5,10 @@
     python run.py evaluate FOLDER/pixelcnn.npz --reference fashion_mnist     the same images at the whole exam
 
 Its VQVAE, its networks for MNIST (28 x 28, no padding), its samplers and its trainer's recipe (Adam, batches of 64);
-images, order, loop and count of FLOPs are ours. It has no labels. ``conv`` gives an image one code, ``resnet`` 4 x 4:
-GMM, MAF and IAF take vectors only, so they see that grid flattened. What is mended in their favour: PixelCNN cannot
-look up an EMA codebook and samples with batch norms in training mode. Encoding counts, as its samplers do it, with
-the decoder; the fit of the mixture, scikit-learn's, does not. A started folder is gone on with. Two folders that
-differ in the sampler's options alone have one first stage: copy ``vqvae.pt``.
+images, order, loop and count of FLOPs are ours. It has no labels. ``conv`` gives an image one code, ``resnet`` 4 x 4,
+flattened for GMM, MAF and IAF (``pythae_vqvae.py``). Encoding counts as its samplers do it, with the decoder; the fit
+of the mixture, scikit-learn's, does not. Its PixelCNN samples with batch norms in training mode, which is kept unless
+``--eval-norms``. A started folder is gone on with; two that differ in the sampler alone can share ``vqvae.pt``.
 """
 
 from __future__ import annotations
@@ -219,9 +218,11 @@ def say_costs(folder: Path, plan: Plan, networks: tuple[nn.Module, nn.Module], s
     say(folder, f"wall seconds: {sum(seconds):,.0f} = {seconds[0]:,.0f} + {seconds[1]:,.0f}")
 
 
-def run_all(recipe: Recipe, folder: Path, n: int) -> Path:
+def run_all(recipe: Recipe, folder: Path, n: int, eval_norms: bool) -> Path:
     """Train both stages, draw n images unless their file exists, and give its path."""
-    path = folder / f"{recipe.sampler}{'' if n == 10_000 else f'-n-{n}'}.npz"
+    training_mode = recipe.sampler == "pixelcnn" and not eval_norms
+    kind = "-eval-norms" if recipe.sampler == "pixelcnn" and eval_norms else ""
+    path = folder / f"{recipe.sampler}{kind}{'' if n == 10_000 else f'-n-{n}'}.npz"
     if path.is_file():
         return path
     data = torch.from_numpy(fashion_mnist.load(fashion_mnist.Config()).train.images)
@@ -233,6 +234,7 @@ def run_all(recipe: Recipe, folder: Path, n: int) -> Path:
     sampler = sampler_of(recipe, vqvae)
     seconds = fit(recipe, plan, sampler, data[stream_indices(len(data), 0, plan.encoded, order)], folder)
     say_costs(folder, plan, (vqvae, network_of(sampler)), (first.seconds, seconds))
+    network_of(sampler).train(training_mode)
     started = time.perf_counter()
     write_images(path, sample(recipe, sampler, n), None)
     say(folder, f"{path.name}: {n / (time.perf_counter() - started):.1f} images/s")
@@ -261,6 +263,7 @@ def options_of(argv: list[str]) -> argparse.Namespace:
     add("--sampler-batch-size", type=int, default=64)
     add("--layers", type=int, default=10, help="of pixelcnn")
     add("--kernel", type=int, default=5, help="of pixelcnn")
+    add("--eval-norms", action="store_true", help="pixelcnn samples with the running statistics of its batch norms")
     add("--components", type=int, default=10, help="of gmm")
     add("--blocks", type=int, default=2, help="of maf and iaf")
     add("--hidden-layers", type=int, default=3, help="of a block of maf and iaf")
@@ -287,7 +290,7 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
 def main(argv: list[str]) -> None:
     """Train, sample and score."""
     options = options_of(argv)
-    path = run_all(recipe_of(options), options.folder, options.images)
+    path = run_all(recipe_of(options), options.folder, options.images, options.eval_norms)
     with np.load(path) as file:
         found = score(file["images"])
     say(options.folder, f"{path.name}: fd_fashion_mnist {found:.4f} with n = {options.images:,}")
