@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from evaluation.metrics.base import Score
 
@@ -67,6 +66,8 @@ def squared_errors(real: Images, fake: Images) -> NDArray[np.float64]:
 
 def mean_interval(values: NDArray[np.float64]) -> tuple[float, float]:
     """Ends of Student's 95 % interval for the mean that independent values (N,), N >= 2, are drawn from."""
+    from scipy.special import stdtrit  # here: listing metrics needs no scipy, which takes most of a second to import
+
     n = len(values)
     half = float(stdtrit(n - 1, 0.975) * values.std(ddof=1) / n**0.5)
     return float(values.mean()) - half, float(values.mean()) + half
