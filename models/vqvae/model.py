@@ -58,7 +58,7 @@ class VQVAE(CodeFamily):
         self.discriminator: PatchDiscriminator | None = None
         if adversarial or perceptual:
             self.discriminator = PatchDiscriminator(image_shape[0], width)
-            self.likelihood_kinds, self.likelihood_missing = (), REASON
+            self.likelihood_kinds, self.slow_likelihood_kinds, self.likelihood_missing = (), (), REASON
 
     def stages(self) -> list[Stage]:
         stages, h = super().stages(), self.hparams

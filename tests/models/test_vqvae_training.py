@@ -159,7 +159,7 @@ def test_the_bound_is_given_up_and_the_reason_is_told(option: str) -> None:
     with pytest.raises(ValueError, match="unknown kind of likelihood 'two-part code'; allowed: none"):
         model.log_likelihood_bound(images, generator=torch.Generator(), kind="two-part code")
     assert type(model.stages()[0]) is AdversarialAutoencoderStage and type(plain.stages()[0]) is AutoencoderStage
-    assert plain.likelihood_kinds == ("two-part code",) and plain.discriminator is None
+    assert plain.likelihood_kinds == ("two-part code", "importance-weighted") and plain.discriminator is None
 
 
 def test_a_cell_with_the_option_has_the_reason_in_its_record(tmp_path: Path) -> None:
