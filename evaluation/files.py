@@ -50,6 +50,10 @@ class FileError(ValueError):
         self.reason = reason
 
 
+class MissingFileError(FileError):
+    """There is no file of that name, or no longer: asking first whether it exists would not tell for sure."""
+
+
 def size_text(size: float) -> str:
     """Bytes as people say them."""
     return f"{size:,.0f} bytes" if size < MIB else f"{size / MIB:,.0f} MiB"
@@ -69,7 +73,8 @@ def open_plain(path: Path, limit: int = MAX_FILE, *, follow: bool = False) -> It
         # Not blocking: opening a pipe would wait for somebody to write.
         handle = os.open(path, os.O_RDONLY | no_link | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except (OSError, ValueError) as error:
-        raise FileError(path, f"cannot be read: {_os_reason(error)}") from None
+        kind = MissingFileError if isinstance(error, FileNotFoundError | NotADirectoryError) else FileError
+        raise kind(path, f"cannot be read: {_os_reason(error)}") from None
     found = os.fstat(handle)
     if not stat.S_ISREG(found.st_mode):
         os.close(handle)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from evaluation.features.extractors import FeatureExtractor, Features
 from evaluation.features.weights import cache_folder
-from evaluation.files import FileError, read_npz
+from evaluation.files import FileError, MissingFileError, read_npz
 from evaluation.record import write_atomic
 
 PACKAGES = ("torch", "torchvision", "torch-fidelity")
@@ -65,11 +65,11 @@ def cache_key(extractor: FeatureExtractor, images: NDArray[np.uint8] | torch.Ten
 
 def _read(path: Path) -> Features | None:
     """What a file holds; None, with a warning, if it is damaged, or if there is none."""
-    if not path.exists():
-        return None
     try:
         arrays = read_npz(path)
         sound = arrays.pop(DIGEST).tobytes() == _digest(arrays) and "features" in arrays
+    except MissingFileError:  # never there, or another process has just removed it
+        return None
     except (FileError, KeyError):
         sound = False
     if not sound:

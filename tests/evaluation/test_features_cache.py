@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from evaluation.features import cache
 from evaluation.features.cache import cache_key, cached_features
 from evaluation.features.extractors import FeatureExtractor, Features, load_extractor
 from evaluation.features.network import FeatureNetwork, Seen
@@ -137,6 +138,24 @@ def _look_often(folder: Path, seed: int) -> int:
         if not same(cached_features(extractor, images, folder=folder), extractor.extract(images)):
             return 0
     return len(order)
+
+
+def test_a_file_that_goes_away_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process may remove a file at any moment, also right after it has been seen."""
+    extractor, looked = FeatureExtractor("means", "", Means()), []
+    cached_features(extractor, IMAGES, folder=tmp_path)
+    read = cache.read_npz
+
+    def too_late(path: Path) -> dict[str, np.ndarray]:
+        looked.append(path)
+        path.unlink()
+        return read(path)
+
+    monkeypatch.setattr(cache, "read_npz", too_late)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert same(cached_features(extractor, IMAGES, folder=tmp_path), extractor.extract(IMAGES))
+    assert len(looked) == 1 and looked[0].exists()
 
 
 def test_processes_do_not_disturb_each_other(tmp_path: Path) -> None:
