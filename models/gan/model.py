@@ -2,7 +2,6 @@
 
 R3GAN, Huang et al. 2024 (arXiv:2501.05441): relativistic pairing loss with R1 and R2 at every
 step, Adam with beta_1 = 0; learning rate, gamma and beta_2 move with the budget (their Table 5).
-Its likelihood is that of a stated observation model around the generator (``models.gan.likelihood``).
 """
 
 from __future__ import annotations
@@ -11,39 +10,16 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.base import (
-    GenerativeModel,
-    LikelihoodBound,
-    Samples,
-    SelfCheck,
-    Stage,
-    image_generators,
-    normal_noise,
-    own_rows,
-    to_float,
-    to_uint8,
-)
-from models.gan.likelihood import (
-    CHAINS,
-    LEAPFROG_STEPS,
-    TEMPERATURES,
-    Calibration,
-    Density,
-    calibrate,
-    estimate,
-    evaluations_per_image,
-    sandwich,
-)
+from models.base import Stage, own_rows, to_float
+from models.gan.family import AdversarialFamily
 from models.gan.losses import discriminator_loss, generator_loss, gradient_penalty
 from models.gan.networks import Discriminator, Generator
 
 BURN_IN = 0.5  # fraction of the budget over which gamma and beta_2 move
 GAMMA_START = 10.0  # gamma begins this many times higher than it ends
 BETA_2 = (0.9, 0.99)
-CHECKED_IMAGES = 8
-MAX_GAP = 0.1  # bits/dim between the sandwich's bounds above which the estimate is not trusted
 
 
 def burn_in(progress: float) -> float:
@@ -117,12 +93,8 @@ class AdversarialStage(Stage):
         optimizer.step()
 
 
-class GAN(GenerativeModel):
+class GAN(AdversarialFamily):
     """Class-conditional R3GAN."""
-
-    likelihood_kinds = ("ais",)
-    slow_likelihood_kinds = ("ais",)
-    sampler = "one generator evaluation"
 
     def __init__(
         self,
@@ -140,14 +112,11 @@ class GAN(GenerativeModel):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.image_shape = tuple(image_shape)
-        self.num_classes = num_classes
-        self.calibration = Calibration()
         shape = {"width": width, "blocks": blocks, "patch_size": patch_size}
-        self.generator = Generator(image_shape, num_classes, latent_dim=latent_dim, **shape).to(
-            memory_format=torch.channels_last
+        self.settle(
+            Generator(image_shape, num_classes, latent_dim=latent_dim, **shape),
+            Discriminator(image_shape, num_classes, **shape),
         )
-        self.discriminator = Discriminator(image_shape, num_classes, **shape).to(memory_format=torch.channels_last)
 
     def stages(self) -> list[Stage]:
         h = self.hparams
@@ -157,61 +126,3 @@ class GAN(GenerativeModel):
                 batch_size=h.batch_size, lr=h.lr, ema_half_life=h.ema_half_life,
             )
         ]
-
-    def sampling_modules(self) -> list[nn.Module]:
-        return [self.generator]
-
-    @torch.inference_mode()
-    def sample(self, n: int, *, condition: Tensor | None = None, generator: torch.Generator) -> Samples:
-        """Contract of ``GenerativeModel.sample``; without labels, classes are drawn uniformly."""
-        labels = self.labels_or_null(n, condition)
-        noise = image_generators(n, generator)
-        z = normal_noise((self.hparams.latent_dim,), noise).to(self.device)
-        drawn = torch.stack([torch.randint(self.num_classes, (), generator=g) for g in noise]).to(self.device)
-        labels = torch.where(labels == self.num_classes, drawn, labels)
-        return Samples(to_uint8(self.generator(z, labels)), nfe=1)
-
-    def density(self) -> Density:
-        """The generator with the observation noise that is in force."""
-        return Density(
-            self.generator, self.hparams.latent_dim, self.num_classes, self.calibration.sigma, self.device
-        )
-
-    def calibrate_likelihood(self, images: Tensor, *, generator: torch.Generator) -> None:
-        """Choose the observation noise on uint8 validation images (N, C, H, W), the first few of them."""
-        self.check_images(images)
-        with torch.inference_mode(False), torch.enable_grad():
-            self.calibration = calibrate(self.density(), images.clone(), generator)
-
-    def log_likelihood_bound(
-        self, images: Tensor, *, generator: torch.Generator, kind: str | None = None
-    ) -> LikelihoodBound:
-        """Annealed importance sampling under a discretised Gaussian observation model, classes summed out.
-
-        Contract of ``GenerativeModel.log_likelihood_bound``; the bound is stochastic: it holds on average.
-        """
-        kind = self.likelihood_kind(kind)
-        self.check_images(images)
-        with torch.inference_mode(False), torch.enable_grad():
-            found = estimate(self.density(), images.clone(), image_generators(len(images), generator))
-        settings: dict[str, float | str] = {
-            "chains": CHAINS, "temperatures": TEMPERATURES, "leapfrog steps": LEAPFROG_STEPS,
-            "acceptance": float(found.acceptance.mean()),
-        }  # fmt: skip
-        nfe = torch.full((len(images),), float(evaluations_per_image(self.num_classes)), dtype=torch.float64)
-        return LikelihoodBound(
-            found.log_likelihood, kind, {kind: found.log_likelihood}, self.calibration.settings() | settings, nfe
-        )
-
-    def check_likelihood(self, images: Tensor, *, kind: str, generator: torch.Generator) -> SelfCheck:
-        """Bidirectional Monte Carlo on images simulated from the model itself; those given are not looked at."""
-        self.likelihood_kind(kind)
-        with torch.inference_mode(False), torch.enable_grad():
-            found = sandwich(self.density(), CHECKED_IMAGES, generator)
-        nats = math.prod(self.image_shape) * math.log(2)
-        low, high = (-float(bound.mean()) / nats for bound in (found.upper, found.lower))
-        text = (
-            f"BDMC on {CHECKED_IMAGES} simulated images: between {low:.4f} and {high:.4f} bits/dim, "
-            f"gap {found.gap:.2f} ± {found.error:.2f} nats ({found.gap / nats:.4f} bits/dim, at most {MAX_GAP} allowed)"
-        )
-        return SelfCheck(text, -3 * found.error <= found.gap <= MAX_GAP * nats)

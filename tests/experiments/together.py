@@ -26,8 +26,7 @@ from experiments.discovery import model_names
 from experiments.distributed import joined
 from models.base import Stage, alone, own_rows, processes
 from models.diffusion.proposal import NUM_BINS, LearnedProposal
-from models.gan import likelihood
-from models.gan import model as gan
+from models.gan import family, likelihood
 from models.vqvae.ema import EMACodebook
 from tests.models.tiny import budget_for, randomised, silent, tiny_config, tiny_data, tiny_model
 
@@ -179,7 +178,7 @@ def die_at(stage_name: str, step: int) -> None:
 
 def main(mode: str, folder: Path) -> None:
     likelihood.TEMPERATURES, likelihood.TUNING_TEMPERATURES = 6, 3
-    gan.CHECKED_IMAGES = 2
+    family.CHECKED_IMAGES = 2
     torch.set_num_threads(1)
     trainer = TrainerConfig(devices=launch.torchrun_processes())
     with joined(trainer):
