@@ -193,7 +193,7 @@ def _record(
             dataset_sha256=dataset_sha256,
             extractor_sha256=reference.extractor_sha256,
             checkpoint_sha256=training.checkpoint_sha256,
-            ema=True,
+            ema=model.averages_weights,
             sampler=model.sampler,
             wall_seconds=sum(s.seconds for s in training.budget.stages) + evaluation_seconds,
             cpu_seconds=clock.cpu_seconds(),

@@ -185,8 +185,11 @@ class StageLoop(Callback):
         if self.is_logged(done):
             stage.log("images_seen", float(done * self.plan.batch_size))
             stage.log("flops", done * self.plan.step_flops)
-            losses = {k: float(v) for k, v in trainer.callback_metrics.items() if k.endswith("loss")}
+            values = {k: float(v) for k, v in trainer.callback_metrics.items()}
+            losses = {k: v for k, v in values.items() if k.endswith("loss")}
             check_finite(losses, self.plan.name, done)
+            if reason := stage.trouble(values):
+                raise TrainingError(f"training stopped at step {done} of stage {self.plan.name}: {reason}")
             self.progress.update(done, losses, time.perf_counter() - self.started)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, stage: Any) -> None:
@@ -283,7 +286,8 @@ def train(
         trainer: By how many processes, which have met (``experiments.distributed.joined``).
 
     Raises:
-        TrainingError: if a loss is not finite, the data is too small or a batch cannot be shared.
+        TrainingError: if a loss is not finite, a stage sees itself fail, the data is too small or a batch cannot
+            be shared.
     """
     quiet_lightning()
     columns = {"image": images, "label": labels}

@@ -231,6 +231,10 @@ class Stage(pl.LightningModule, ABC):
         if not self.quiet:
             super().log(*args, **options | {"sync_dist": True})
 
+    def trouble(self, values: Mapping[str, float]) -> str:
+        """Why training must stop, from all that the log keeps of a step, by name; empty if it need not."""
+        return ""
+
     def configure_optimizers(self) -> Any:
         """AdamW with one fused step; ``set_progress`` owns the learning rate."""
         groups = [{"params": list(self.network.parameters()), "initial_lr": self.lr}]
@@ -247,6 +251,7 @@ class GenerativeModel(pl.LightningModule, ABC):
     image_shape: tuple[int, int, int]
     num_classes: int
     sampler: str = "direct"
+    averages_weights: bool = True  # whether sampling runs a moving average of the trained weights
     has_trajectory: bool = False  # whether ``sample`` takes ``trajectory=True``
     likelihood_kinds: tuple[str, ...] = ()  # what ``log_likelihood_bound`` computes, the main one first
     slow_likelihood_kinds: tuple[str, ...] = ()  # those that need hundreds of evaluations an image

@@ -12,7 +12,6 @@ SHARED: dict[str, tuple[float, float]] = {
     "ema_half_life": (1.0, 1e12),
     "label_dropout": (0.0, 1.0),
     "blocks": (1, 100),
-    "augment": (0.0, 1.0),
 }
 
 
@@ -110,6 +109,29 @@ class DenoiserConfig:
         require_multiple(self, "width", 8)
         require_power_of_two(self, "patch_size", 1)
         require(self, num_steps=(1, 1000), guidance_scale=(0.0, 100.0))
+        if hasattr(self, "augment"):
+            require(self, augment=(0.0, 1.0))
+
+
+@dataclass(frozen=True)
+class AdversarialConfig:
+    """What all adversarial models have in common."""
+
+    latent_dim: int = 64
+    width: int = 32
+    """Channels at the highest resolution; doubled at each lower one."""
+    batch_size: int = 32
+    lr: float = 1.5e-3
+    augment: Literal["none", "diffaugment", "ada"] = "none"
+    """Of real and generated images alike, before the discriminator sees them."""
+    augment_probability: float = 1.0
+    """Share of images that diffaugment changes."""
+    ada_images: float = 100_000.0
+    """Images over which the probability of ada could go from 0 to 1; 500000 in its paper."""
+
+    def __post_init__(self) -> None:
+        require_multiple(self, "width", 8)
+        require(self, latent_dim=(1, 100_000), augment_probability=(0.0, 1.0), ada_images=(1.0, 1e12))
 
 
 def for_size(config: Any, image_size: int) -> Any:

@@ -5,31 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from datamodules.base import DatasetInfo
-from experiments.presets.base import require, require_multiple, require_power_of_two
+from experiments.presets.base import AdversarialConfig, require, require_power_of_two
 
 
 @dataclass(frozen=True)
-class Config:
-    """Generator and discriminator."""
+class Config(AdversarialConfig):
+    """Generator and discriminator, mirrored; ``augment_probability`` is ramped up from zero."""
 
-    latent_dim: int = 64
-    width: int = 32
-    """Channels at the highest resolution; doubled at each lower one."""
     blocks: int = 1
     """Residual blocks per resolution."""
     patch_size: int = 2
     """Pixel-(un)shuffle factor at the image side of both networks."""
-    batch_size: int = 32
-    lr: float = 1.5e-3
     r1_gamma: float = 1.0
     """Weight of R1 and R2 at the end of training; it starts ten times higher."""
     ema_half_life: float = 50_000.0
     """Half-life of the generator's weight average in images, ramped up from zero."""
 
     def __post_init__(self) -> None:
-        require_multiple(self, "width", 8)
+        super().__post_init__()
         require_power_of_two(self, "patch_size", 1)
-        require(self, latent_dim=(1, 100_000), r1_gamma=(0.0, 1e6))
+        require(self, r1_gamma=(0.0, 1e6))
 
 
 def preset(info: DatasetInfo) -> Config:

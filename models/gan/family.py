@@ -7,6 +7,7 @@ bidirectional Monte Carlo. A member brings generator, discriminator and the stag
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +54,11 @@ class AdversarialFamily(GenerativeModel):
         self.calibration = Calibration()
         self.generator = generator.to(memory_format=torch.channels_last)
         self.discriminator = discriminator.to(memory_format=torch.channels_last)
+
+    def stage_options(self, *names: str) -> dict[str, Any]:
+        """What a stage is told, from the hyperparameters: those of these names, and those that all members have."""
+        shared = ("lr", "augment", "augment_probability", "ada_images")
+        return {name: self.hparams[name] for name in (*names, *shared)}
 
     def decode(self, z: Tensor, labels: Tensor) -> Tensor:
         """Latents (B, latent_dim) and labels (B,) to images (B, C, H, W).

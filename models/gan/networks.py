@@ -9,6 +9,7 @@ the image side, because grouped and high-resolution convolutions leave CPU cores
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,6 @@ from torch.nn import functional as F
 from models.nets.unet import zero_init
 
 SLOPE = 0.2
-LEVELS = 2
 
 
 def scaled_conv(in_channels: int, out_channels: int, size: int, gain: float = 1.0) -> nn.Conv2d:
@@ -42,6 +42,33 @@ class ResidualBlock(nn.Module):
         return x + self.conv2(F.leaky_relu(self.conv1(F.leaky_relu(x, SLOPE)), SLOPE))
 
 
+def num_levels(height: int, width: int) -> int:
+    """Resolutions of a network: both sides are halved while they are even and above 4; two at least."""
+    levels = 1
+    while height % 2 == 0 and width % 2 == 0 and min(height, width) > 4:
+        height, width, levels = height // 2, width // 2, levels + 1
+    return max(levels, 2)
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """Channels from the finest level to the deepest, doubled at each, and the grid (channels, rows, columns) there."""
+
+    channels: tuple[int, ...]
+    deepest: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, image_shape: tuple[int, int, int], width: int, patch_size: int) -> Pyramid:
+        """For images (C, H, W), (un)shuffled by ``patch_size``; ``ValueError`` if they cannot be halved so often."""
+        _, height, breadth = image_shape
+        levels = num_levels(height // patch_size, breadth // patch_size)
+        factor = patch_size * 2 ** (levels - 1)
+        if height % factor or breadth % factor:
+            raise ValueError(f"height and width must be divisible by {factor}, not {height}x{breadth}")
+        channels = tuple(width * 2**level for level in range(levels))
+        return cls(channels, (channels[-1], height // factor, breadth // factor))
+
+
 class Generator(nn.Module):
     """Latent (B, latent_dim) and label (B,) to an image (B, C, H, W), unbounded."""
 
@@ -50,20 +77,22 @@ class Generator(nn.Module):
         patch_size: int,
     ) -> None:
         super().__init__()
-        channels, height, breadth = image_shape
-        factor = patch_size * 2 ** (LEVELS - 1)
-        if height % factor or breadth % factor:
-            raise ValueError(f"height and width must be divisible by {factor}, not {height}x{breadth}")
-        deep, depth = width * 2 ** (LEVELS - 1), LEVELS * blocks
-        self.start = (deep, height // factor, breadth // factor)
+        pyramid = Pyramid.of(image_shape, width, patch_size)
+        self.latent_dim, self.start = latent_dim, pyramid.deepest
+        depth = len(pyramid.channels) * blocks
         self.label = nn.Embedding(num_classes, latent_dim)
         self.basis = nn.Linear(2 * latent_dim, math.prod(self.start))
-        self.body = nn.Sequential(
-            *[ResidualBlock(deep, depth) for _ in range(blocks)],
-            nn.Conv2d(deep, width, 1, bias=False), nn.Upsample(scale_factor=2, mode="bilinear"),
-            *[ResidualBlock(width, depth) for _ in range(blocks)],
-            nn.Conv2d(width, channels * patch_size**2, 3, padding=1), nn.PixelShuffle(patch_size),
-        )
+        layers: list[nn.Module] = []
+        for level in reversed(range(len(pyramid.channels))):
+            channels = pyramid.channels[level]
+            layers += [ResidualBlock(channels, depth) for _ in range(blocks)]
+            if level:
+                layers += [
+                    nn.Conv2d(channels, pyramid.channels[level - 1], 1, bias=False),
+                    nn.Upsample(scale_factor=2, mode="bilinear"),
+                ]
+        last = nn.Conv2d(width, image_shape[0] * patch_size**2, 3, padding=1)
+        self.body = nn.Sequential(*layers, last, nn.PixelShuffle(patch_size))
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         h = self.basis(torch.cat([z, self.label(labels)], dim=1)).reshape(-1, *self.start)
@@ -77,18 +106,16 @@ class Discriminator(nn.Module):
         self, image_shape: tuple[int, int, int], num_classes: int, *, width: int, blocks: int, patch_size: int
     ) -> None:
         super().__init__()
-        channels, height, breadth = image_shape
-        factor = patch_size * 2 ** (LEVELS - 1)
-        deep, depth = width * 2 ** (LEVELS - 1), LEVELS * blocks
-        self.embed_dim = deep
-        self.body = nn.Sequential(
-            nn.PixelUnshuffle(patch_size), scaled_conv(channels * patch_size**2, width, 3),
-            *[ResidualBlock(width, depth) for _ in range(blocks)],
-            nn.AvgPool2d(2), nn.Conv2d(width, deep, 1, bias=False),
-            *[ResidualBlock(deep, depth) for _ in range(blocks)],
-            nn.LeakyReLU(SLOPE), nn.Flatten(), nn.Linear(deep * (height // factor) * (breadth // factor), deep),
-        )
-        self.label = nn.Embedding(num_classes, deep)
+        pyramid = Pyramid.of(image_shape, width, patch_size)
+        self.embed_dim, depth = pyramid.channels[-1], len(pyramid.channels) * blocks
+        layers: list[nn.Module] = [nn.PixelUnshuffle(patch_size), scaled_conv(image_shape[0] * patch_size**2, width, 3)]
+        for level, channels in enumerate(pyramid.channels):
+            if level:
+                layers += [nn.AvgPool2d(2), nn.Conv2d(pyramid.channels[level - 1], channels, 1, bias=False)]
+            layers += [ResidualBlock(channels, depth) for _ in range(blocks)]
+        head = nn.Linear(math.prod(pyramid.deepest), self.embed_dim)
+        self.body = nn.Sequential(*layers, nn.LeakyReLU(SLOPE), nn.Flatten(), head)
+        self.label = nn.Embedding(num_classes, self.embed_dim)
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         features = self.body(x.contiguous(memory_format=torch.channels_last))  # (B, d)

@@ -145,7 +145,7 @@ def test_the_record_says_what_was_done(name: str, finished: Finished) -> None:
         (folder / "checkpoints" / "model.ckpt").read_bytes()
     ).hexdigest()
     assert record.provenance.dataset_sha256 == digits.load(cell.data_config).sha256
-    assert record.provenance.ema and record.provenance.sampler == model.sampler
+    assert record.provenance.ema == model.averages_weights and record.provenance.sampler == model.sampler
     assert record.provenance.wall_seconds > sum(s.seconds for s in record.budget.stages)
 
 

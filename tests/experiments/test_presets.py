@@ -49,6 +49,9 @@ def test_a_shared_field_is_bounded_on_both_sides(model: str, name: str) -> None:
     [
         ("diffusion", "width", 7), ("diffusion", "patch_size", 3), ("diffusion", "num_steps", 0),
         ("gan", "width", 0), ("gan", "latent_dim", 0), ("gan", "r1_gamma", -1.0),
+        ("gan", "patch_size", 3), ("gan", "augment_probability", 1.5), ("dcgan", "width", 12),
+        ("dcgan", "ada_images", 0.0), ("wgan_gp", "n_critic", 0), ("wgan_gp", "penalty_weight", -1.0),
+        ("diffusion", "augment", 1.5), ("ddpm", "augment", -0.1), ("flow_matching", "augment", float("nan")),
         ("vqvae", "levels", (8, 1)), ("vqvae", "levels", ()), ("vqvae", "downsample", 6),
         ("vqvae", "prior_dim", 48), ("vqvae", "autoencoder_share", 1.0), ("vqvae", "prior_depth", 0),
         ("vqvae", "codebook_size", 1), ("vqvae", "codebook_dim", 0), ("vqvae", "commitment", -0.1),

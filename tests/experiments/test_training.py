@@ -81,8 +81,9 @@ def test_planning_twice_counts_the_same(name: str) -> None:
 
 
 def own_names(stage: Stage, weights: dict[str, torch.Tensor]) -> set[str]:
-    """The names, in the whole model, of what a stage trains (its moving average is a copy)."""
-    trained = {p.data_ptr() for n, p in stage.named_parameters() if not n.startswith("ema.")}
+    """The names, in the whole model, of what a stage trains or counts (its moving average is a copy)."""
+    own = (*stage.named_parameters(), *stage.named_buffers())
+    trained = {p.data_ptr() for n, p in own if not n.startswith("ema.")}
     return {name for name, value in weights.items() if value.data_ptr() in trained}
 
 
@@ -114,7 +115,7 @@ def test_a_run_says_what_it_did(name: str, tmp_path: Path) -> None:
     log = pd.read_csv(tmp_path / LOG_FILE)
     for result in results:
         rows = log[log["stage"] == result.plan.name]
-        assert rows["images_seen"].tolist() == [8 * (i + 1) for i in range(result.plan.steps)]
+        assert rows["images_seen"].tolist() == [result.plan.batch_size * (i + 1) for i in range(result.plan.steps)]
         assert rows["flops"].iloc[-1] == pytest.approx(result.plan.steps * result.plan.step_flops, rel=1e-6)
         losses = [c for c in log.columns if c.endswith("loss") and rows[c].notna().all()]
         assert losses

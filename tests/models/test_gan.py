@@ -1,17 +1,17 @@
-"""R3GAN's losses and penalties by hand, its schedules, and who learns in which half-step."""
+"""R3GAN's objective by hand, its schedules, networks for all sizes, and who learns in which half-step."""
 
 from __future__ import annotations
 
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from models.gan.losses import discriminator_loss, generator_loss, gradient_penalty
-from models.gan.model import BETA_2, GAMMA_START, AdversarialStage, burn_in
-from models.gan.networks import Discriminator, Generator, ResidualBlock, scaled_conv
+from models.gan.model import BETA_2, GAMMA_START, RelativisticStage, burn_in
+from models.gan.networks import Discriminator, Generator, Pyramid, ResidualBlock, num_levels, scaled_conv
 from tests.models.tiny import SHAPE, randomised, tiny_data
 
 NETWORK = {"width": 8, "blocks": 1, "patch_size": 2}
@@ -22,45 +22,11 @@ def softplus(x: float) -> float:
     return math.log1p(math.exp(x))
 
 
-def test_losses_by_hand() -> None:
-    real, fake = torch.tensor([2.0, -1.0]), torch.tensor([0.5, 1.0])
-    assert float(discriminator_loss(real, fake)) == pytest.approx((softplus(-1.5) + softplus(2)) / 2)
-    assert float(generator_loss(real, fake)) == pytest.approx((softplus(1.5) + softplus(-2)) / 2)
-    assert float(discriminator_loss(real, real)) == pytest.approx(math.log(2))
-
-
-def test_the_penalty_of_a_linear_function_is_its_squared_norm() -> None:
-    w = torch.randn(2, 4, 4, dtype=torch.float64)
-    x = torch.randn(5, 2, 4, 4, dtype=torch.float64, requires_grad=True)
-    assert float(gradient_penalty((x * w).sum((1, 2, 3)) + 3, x)) == pytest.approx(float(w.square().sum()))
-
-
-def test_the_gradient_of_the_penalty_against_finite_differences() -> None:
+def stage(**options: Any) -> RelativisticStage:
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.Tanh(), nn.Conv2d(3, 1, 4)).double()
-    x = torch.randn(3, 1, 4, 4, dtype=torch.float64, requires_grad=True)
-
-    def penalty() -> torch.Tensor:
-        return gradient_penalty(network(x).flatten(), x)
-
-    weight = network[0].weight
-    (gradient,) = torch.autograd.grad(penalty(), weight)
-    for position in [(0, 0, 0, 0), (1, 0, 2, 1), (2, 0, 1, 2)]:
-        values = []
-        for step in (1e-5, -1e-5):
-            with torch.no_grad():
-                weight[position] += step
-            values.append(float(penalty().detach()))
-            with torch.no_grad():
-                weight[position] -= step
-        assert (values[0] - values[1]) / 2e-5 == pytest.approx(float(gradient[position]), rel=1e-5)
-
-
-def stage() -> AdversarialStage:
-    torch.manual_seed(0)
-    return AdversarialStage(
+    return RelativisticStage(
         randomised(Generator(SHAPE, 3, latent_dim=8, **NETWORK)), randomised(Discriminator(SHAPE, 3, **NETWORK)),
-        r1_gamma=0.5, **TRAINING,
+        r1_gamma=0.5, **TRAINING, **options,
     )  # fmt: skip
 
 
@@ -77,7 +43,7 @@ def test_burn_in(progress: float, expected: float) -> None:
     [(0.0, BETA_2[0], 0.0), (0.02, None, 1.0), (0.51, BETA_2[1], 0.5), (1.0, BETA_2[1], 0.0)],
 )
 def test_schedules_reach_both_optimisers(progress: float, beta_2: float | None, rate: float) -> None:
-    adversarial = stage()
+    adversarial = stage(augment="diffaugment", augment_probability=0.8)
     optimizers = adversarial.configure_optimizers()
     adversarial._trainer = SimpleNamespace(optimizers=optimizers)
     adversarial.set_progress(progress)
@@ -88,6 +54,8 @@ def test_schedules_reach_both_optimisers(progress: float, beta_2: float | None, 
         assert group["betas"][0] == 0
         if beta_2 is not None:
             assert group["betas"][1] == pytest.approx(beta_2)
+            assert adversarial.ema.half_life == pytest.approx(1000.0 * burn_in(progress))
+            assert float(adversarial.augmentation.p) == pytest.approx(0.8 * burn_in(progress))
 
 
 def detached(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -98,7 +66,7 @@ def changed(module: nn.Module, before: dict[str, torch.Tensor]) -> set[str]:
     return {name for name, value in module.state_dict().items() if not torch.equal(value, before[name])}
 
 
-class Recorder(AdversarialStage):
+class Recorder(RelativisticStage):
     """Notes which network each half-step changed, and what the discriminator's gradients were."""
 
     def __init__(self) -> None:
@@ -123,9 +91,9 @@ class Recorder(AdversarialStage):
         for name, value in values.items():
             self.log(name, value)
 
-    def update(self, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    def update(self, optimizer: torch.optim.Optimizer, loss: torch.Tensor, network: str) -> None:
         before = detached(self.network), detached(self.discriminator)
-        super().update(optimizer, loss)
+        super().update(optimizer, loss, network)
         if not self.half_steps:  # what the discriminator's own half-step left must stay as it is
             self.d_gradients = [p.grad.clone() for p in self.discriminator.parameters() if p.grad is not None]
         self.half_steps.append((changed(self.network, before[0]), changed(self.discriminator, before[1])))
@@ -142,7 +110,13 @@ def test_each_half_step_changes_one_network() -> None:
     assert g_step == (set(adversarial.network.state_dict()), set())
     left = [p.grad for p in adversarial.discriminator.parameters() if p.grad is not None]
     assert all(torch.equal(a, b) for a, b in zip(adversarial.d_gradients, left, strict=True))
-    assert set(adversarial.logged) == {"d_loss", "g_loss", "r1", "r2", "gap"}
+    assert set(adversarial.logged) == {
+        "d_loss", "g_loss", "r1", "r2", "gap", "real_logit", "fake_logit", "d_grad_norm", "g_grad_norm", "diversity",
+    }  # fmt: skip
+    logged = adversarial.logged
+    assert logged["gap"] == pytest.approx(logged["real_logit"] - logged["fake_logit"], abs=1e-6)
+    squares = sum(float(p.grad.square().sum()) for p in adversarial.discriminator.parameters() if p.grad is not None)
+    assert logged["d_grad_norm"] == pytest.approx(math.sqrt(squares), rel=1e-5)
     assert all(p.requires_grad for p in adversarial.discriminator.parameters())
 
 
@@ -152,10 +126,8 @@ def test_the_discriminators_objective_by_hand() -> None:
     adversarial.progress = 0.25
     images, labels = tiny_data(8)
     real = images.float() / 127.5 - 1
-    torch.manual_seed(1)
-    found = adversarial.discriminator_objective(real.clone(), labels)
-    torch.manual_seed(1)
     fake = adversarial.generate(labels).detach()
+    found = adversarial.discriminator_objective(real.clone(), fake.clone(), labels)
     total, network = 0.0, adversarial.discriminator
     for x in (real, fake):
         for i in range(8):
@@ -182,6 +154,25 @@ def test_discriminator_uses_its_label() -> None:
     x = torch.randn(4, *SHAPE)
     one, other = (network(x, torch.full((4,), k)) for k in (0, 1))
     assert one.shape == (4,) and (one - other).abs().min() > 1e-5
+
+
+@pytest.mark.parametrize(
+    ("side", "patch", "levels", "deepest"),
+    [(8, 1, 2, 4), (8, 2, 2, 2), (16, 2, 2, 4), (28, 2, 2, 7), (28, 1, 3, 7), (32, 2, 3, 4), (64, 2, 4, 4)],
+)
+def test_levels_follow_the_image_size(side: int, patch: int, levels: int, deepest: int) -> None:
+    assert num_levels(side // patch, side // patch) == levels
+    pyramid = Pyramid.of((3, side, side), 8, patch)
+    assert pyramid.channels == tuple(8 * 2**level for level in range(levels))
+    assert pyramid.deepest == (8 * 2 ** (levels - 1), deepest, deepest)
+    options = {"width": 8, "blocks": 2, "patch_size": patch}
+    generator = Generator((3, side, side), 3, latent_dim=8, **options)
+    discriminator = Discriminator((3, side, side), 3, **options)
+    labels = torch.tensor([0, 2])
+    images = generator(torch.randn(2, 8), labels)
+    assert images.shape == (2, 3, side, side) and discriminator(images, labels).shape == (2,)
+    for network in (generator, discriminator):
+        assert sum(isinstance(m, ResidualBlock) for m in network.modules()) == 2 * levels
 
 
 def test_sizes_that_do_not_fit_are_refused() -> None:

@@ -50,6 +50,8 @@ HUGE = [
     ("gan", {"blocks": 10**6}, "ask for more weights than it has"),
     ("gan", {"num_classes": 10**6}, "label.weight is float32 (3, 8) where float32 (1000000, 8) is expected"),
     ("gan", {"latent_dim": 10**12}, "hyperparameter latent_dim that cannot be: only plain values and counts up to"),
+    ("dcgan", {"width": 10**6}, "generator.basis.weight is float32"),
+    ("wgan_gp", {"num_classes": 10**6}, "is float32"),
     ("diffusion", {"width": 10**6}, "where float32 (4000000, 1000000) is expected"),
     ("diffusion", {"blocks": 10**9}, "hyperparameter blocks that cannot be"),
     ("diffusion", {"blocks": 10**6}, "ask for more weights than it has"),
@@ -73,7 +75,8 @@ def test_what_asks_for_much_is_refused_without_memory(
 BAD_PARTS = [
     (
         {"model": "resnet"},
-        "names 'resnet'; allowed: consistency, ddpm, diffusion, flow_matching, gan, maskgit, vqvae, vqvae2",
+        "names 'resnet'; allowed: consistency, dcgan, ddpm, diffusion, flow_matching, gan, maskgit, vqvae, vqvae2, "
+        "wgan_gp",
     ),
     ({"model": ["gan"] * 10}, "names no model; allowed"),
     ({"model": "../evil"}, "names '../evil'; allowed"),

@@ -26,7 +26,7 @@ SHAPE = (INFO.channels, INFO.image_size, INFO.image_size)
 # Fields of presets that make a model large; a new model is shrunk where it uses the same names.
 SMALL: dict[str, Any] = {
     "width": 8, "blocks": 1, "latent_dim": 8, "prior_dim": 32, "prior_depth": 1, "levels": (3, 2), "batch_size": 8,
-    "num_steps": 3, "codebook_size": 6, "codebook_dim": 4,
+    "num_steps": 3, "codebook_size": 6, "codebook_dim": 4, "n_critic": 2,
 }
 
 
