@@ -33,7 +33,7 @@ from tests.models.tiny import budget_for, randomised, silent, tiny_config, tiny_
 STEPS = 24
 KILLED, DEADLY_STAGE, DEADLY_STEP = "vqvae", "prior", 13
 EXAM = EvaluationConfig(num_samples=21, num_likelihood_images=7, num_slow_likelihood_images=0, batch_size=4)
-SLOW = {"gan": 3}  # images of a likelihood that takes long; the others have a quick one
+SLOW = {"gan": 3}  # images of a likelihood that takes long; the others have a quick one or the same
 
 
 def columns() -> dict[str, torch.Tensor]:
