@@ -314,7 +314,7 @@ KNOWN = (
         ("unnormalised decoder is caught", "unpaid code is caught"),
     ),
     Mutation(
-        "distances of histograms count twice", "evaluation/truth.py", "density.weights).sum() / 2",
+        "distances of histograms count twice", "evaluation/modes.py", "density.weights).sum() / 2",
         "density.weights).sum()", ("truth about a collapsed model",),
     ),
 )
