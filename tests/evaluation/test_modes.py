@@ -124,7 +124,7 @@ def test_components_do_not_overlap_so_that_posteriors_would_count_the_same(
 
 def test_a_thousandth_of_true_draws_and_all_noise_is_off_mode(density: known_density.TemplateMixture) -> None:
     drawn = density.log_prob(density.sample(5_000, seed=31))
-    # 5 of 5,000 are expected; the threshold is itself of 20 draws, so that the relative errors are 1/sqrt(5), 1/sqrt(20)
+    # 5 of 5,000 are expected, and the threshold is itself of 20 draws: relative errors of 1/sqrt(5) and 1/sqrt(20).
     assert abs(off_mode(density, drawn) - OFF_MODE_SHARE) < 4 * OFF_MODE_SHARE * math.hypot(5**-0.5, 20**-0.5)
     noise = np.random.default_rng(0).integers(0, 256, (50, 1, 8, 8)).astype(np.uint8)
     between = density.sample(100, seed=1).astype(np.uint16).reshape(50, 2, 1, 8, 8).mean(1).astype(np.uint8)

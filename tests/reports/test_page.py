@@ -190,8 +190,8 @@ def test_details_are_in_every_format(full: Path) -> None:
     markdown_text = (full / "report" / "table.md").read_text().replace("\\", "")
     tex = (full / "report" / "table.tex").read_text()
     for title in (
-        "Likelihood: every kind with its self-check", "Against the truth", "Do the metrics rank as the truth does?",
-        "Sampling speed", "All metrics", "How each number was made",
+        "Likelihood: every kind with its self-check", "Against the truth", "Mode coverage",
+        "Do the metrics rank as the truth does?", "Sampling speed", "All metrics", "How each number was made",
     ):  # fmt: skip
         for text in (page.text, markdown_text, tex):
             assert title in text
@@ -200,7 +200,7 @@ def test_details_are_in_every_format(full: Path) -> None:
         assert stamp in text
         assert "stranger (images made elsewhere)" in text
     assert "Self-test: every check" in page.text and "diagonal Gaussians" in page.text
-    for figure in ("bound_gaps", "metrics_vs_truth", "speed_sweep"):
+    for figure in ("bound_gaps", "metrics_vs_truth", "speed_sweep", "recall_in_training"):
         assert f"digits_{figure}" in page.ids
 
 
@@ -210,6 +210,7 @@ def test_flat_results_hold_everything(full: Path) -> None:
     assert (row["bits_per_dim_kind"], row["bits_per_dim_ode_kind"]) == ("elbo", "ode")
     assert row["bits_per_dim_ode_standard_error"] == 0.01 and row["bits_per_dim_part_prior"] == 0.1
     assert row["truth_entropy"] == 2.0 and row["truth_gap_ode"] == 0.2
+    assert row["truth_mode_kl_floor"] == 0.7 and 0 < row["truth_modes_hit"] < 0.34
     assert row["images_per_second_batch_256"] > row["images_per_second_batch_1"]
     assert '"resize": "none"' in row["fd_digits_fingerprint"]
     assert frame.loc[frame["model"] == "stranger", "source"].item() == "external"
