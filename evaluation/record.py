@@ -148,7 +148,12 @@ class Truth:
     the samples' mode histogram and the true weights, ``mode_distance_floor`` that of as many true draws.
     Every sample counts for its most probable mode, however improbable it is. Fidelity is
     ``cross_entropy`` against ``entropy`` (below it: samples keep to the densest places), diversity the
-    other two against their floors.
+    others against their floors.
+
+    ``modes_hit`` is the share of the modes that ``n_samples`` samples reach, ``modes_hit_expected`` exactly what as
+    many true draws reach on average. ``mode_kl`` is KL(samples' mode histogram || true weights) in nats, plug-in and
+    not smoothed, ``mode_kl_floor`` the mean over sets of as many true draws. ``off_mode`` is the share of samples less
+    probable than all but ``off_mode_floor`` of true draws. None where a record is older than these.
     """
 
     entropy: float
@@ -161,6 +166,13 @@ class Truth:
     mode_distance: float
     mode_distance_floor: float
     gaps: tuple[BoundGap, ...] = ()
+    n_samples: int | None = None
+    modes_hit: float | None = None
+    modes_hit_expected: float | None = None
+    mode_kl: float | None = None
+    mode_kl_floor: float | None = None
+    off_mode: float | None = None
+    off_mode_floor: float | None = None
 
 
 @dataclass(frozen=True)

@@ -10,21 +10,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.base import Density
 from evaluation.likelihood.bits import ScoredBound
+from evaluation.modes import OFF_MODE_SHARE, coverage_floor, expected_modes, mode_coverage, off_mode
 from evaluation.record import BoundGap, Truth
 
 CAUGHT_AT = 3.0  # standard errors
 # P(prod q(x)/p(x) >= 1000) <= 1/1000 for x ~ p and any normalised q (Markov), however skewed its log-ratios are:
 # that many nats in favour of q over all the images together are no evidence.
 CHANCE_NATS = math.log(1_000)
-FLOOR_DRAWS = 10  # sets of true draws
-FLOOR_SEED = 20_240_603
 
 
 def measure_truth(density: Density, samples: NDArray[np.uint8], bounds: Sequence[ScoredBound]) -> Truth:
@@ -33,31 +31,38 @@ def measure_truth(density: Density, samples: NDArray[np.uint8], bounds: Sequence
     Args:
         density: The source.
         samples: Generated images, uint8 (n, C, H, W), n >= 2. Each counts for its most probable mode, however
-            improbable it is: ``modes_reached`` is to be read beside ``cross_entropy``.
+            improbable it is: ``modes_reached`` is to be read beside ``off_mode`` and ``cross_entropy``.
         bounds: Likelihoods of images drawn from ``density``, in nats; one that could not be computed has no gap.
 
     Returns:
         Fidelity (``cross_entropy`` above ``entropy``; below it the samples keep to the densest places), diversity
-        (``modes_reached``, ``mode_distance``) and a gap per bound, in bits per dimension.
+        (``modes_reached``, ``mode_distance``, ``mode_kl``) and a gap per bound, in bits per dimension.
     """
     if len(samples) < 2:
         raise ValueError(f"the truth about samples needs at least 2 of them, not {len(samples)}")
     nats_per_bit = samples[0].size * math.log(2)
     entropy, entropy_error = density.entropy()
-    bits = -density.log_prob(samples) / nats_per_bit
-    reached, distance = mode_coverage(density, samples)
-    reached_floor, distance_floor = coverage_floor(density, len(samples))
+    log_prob = density.log_prob(samples)
+    bits = -log_prob / nats_per_bit
+    found, floor = mode_coverage(density, samples), coverage_floor(density, len(samples))
     return Truth(
         entropy=entropy / nats_per_bit,
         entropy_error=entropy_error / nats_per_bit,
         cross_entropy=float(bits.mean()),
         cross_entropy_error=_standard_error(bits),
         modes=density.num_modes,
-        modes_reached=reached,
-        modes_reached_floor=reached_floor,
-        mode_distance=distance,
-        mode_distance_floor=distance_floor,
+        modes_reached=int(found.reached),
+        modes_reached_floor=floor.reached,
+        mode_distance=found.distance,
+        mode_distance_floor=floor.distance,
         gaps=tuple(bound_gap(density, bound) for bound in bounds if bound.likelihood.bits_per_dim is not None),
+        n_samples=len(samples),
+        modes_hit=found.reached / density.num_modes,
+        modes_hit_expected=expected_modes(density.weights, len(samples)) / density.num_modes,
+        mode_kl=found.kl,
+        mode_kl_floor=floor.kl,
+        off_mode=off_mode(density, log_prob),
+        off_mode_floor=OFF_MODE_SHARE,
     )
 
 
@@ -85,21 +90,6 @@ def caught(gap: BoundGap) -> str | None:
         f"the bound {gap.kind!r} claims {-gap.gap:.4f} ± {gap.standard_error:.4f} bits/dim less than the true density "
         f"needs for the same {gap.n_images:,} images: it is no valid bound"
     )
-
-
-def mode_coverage(density: Density, images: NDArray[np.uint8]) -> tuple[int, float]:
-    """Number of modes with an image, and the total variation in [0, 1] of the images' modes from the weights."""
-    counts = np.bincount(density.mode(images), minlength=density.num_modes)
-    distance = np.abs(counts / len(images) - density.weights).sum() / 2
-    return int((counts > 0).sum()), float(distance)
-
-
-@lru_cache(maxsize=16)
-def coverage_floor(density: Density, n: int) -> tuple[float, float]:
-    """Means of both numbers of ``mode_coverage`` over sets of n true draws of a fixed seed."""
-    sets = [mode_coverage(density, density.sample(n, FLOOR_SEED + i)) for i in range(FLOOR_DRAWS)]
-    reached, distance = np.mean(sets, axis=0)
-    return float(reached), float(distance)
 
 
 def _standard_error(values: NDArray[np.float64]) -> float:

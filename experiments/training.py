@@ -41,6 +41,8 @@ from models.flops import FlopCounter
 
 CHUNKS = 20  # checkpoints per stage
 LOG_LINES = 200  # rows of the training log per stage
+LOOKS = 20  # at most, per stage
+STEPS_BETWEEN_LOOKS = 50  # at least: a look that costs no more than a step then takes 2 % of the time at most
 PRECOMPUTE_BATCH = 500
 TERMINATED = 143  # the exit code of a process that was asked to end
 ALONE = TrainerConfig()
@@ -149,12 +151,16 @@ def shared_plans(
 
 
 class StageLoop(Callback):
-    """What happens around every step: seed, schedules, moving average, log, progress, time."""
+    """What happens around every step: seed, schedules, moving average, log, looks, progress, time."""
 
-    def __init__(self, plan: StagePlan, chunk: int, seed: int, progress: Progress, log: StageLog) -> None:
+    def __init__(
+        self, plan: StagePlan, chunk: int, seed: int, progress: Progress, log: StageLog, columns: dict[str, Tensor]
+    ) -> None:
         self.plan, self.chunk, self.seed, self.progress, self.lines = plan, chunk, seed, progress, log
+        self.columns = columns
         self.seconds = 0.0
         self.log_every = max(1, plan.steps // LOG_LINES)
+        self.look_every = look_every(plan.steps, self.log_every)
 
     def state_dict(self) -> dict[str, Any]:
         return {"seconds": self.seconds, "rows": self.lines.rows}
@@ -185,6 +191,8 @@ class StageLoop(Callback):
         if self.is_logged(done):
             stage.log("images_seen", float(done * self.plan.batch_size))
             stage.log("flops", done * self.plan.step_flops)
+            if done % self.look_every == 0:
+                self.look(stage, done)
             values = {k: float(v) for k, v in trainer.callback_metrics.items()}
             losses = {k: v for k, v in values.items() if k.endswith("loss")}
             check_finite(losses, self.plan.name, done)
@@ -192,8 +200,20 @@ class StageLoop(Callback):
                 raise TrainingError(f"training stopped at step {done} of stage {self.plan.name}: {reason}")
             self.progress.update(done, losses, time.perf_counter() - self.started)
 
+    def look(self, stage: Stage, done: int) -> None:
+        """A row of its own: Lightning would repeat the values in the rows of the steps that come after."""
+        if found := stage.look(self.columns["image"], self.columns["label"]):
+            where = {"images_seen": float(done * self.plan.batch_size), "flops": done * self.plan.step_flops}
+            self.lines.log_metrics(where | found, done - 1)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, stage: Any) -> None:
         self.seconds = time.perf_counter() - self.started
+
+
+def look_every(steps: int, log_every: int) -> int:
+    """Steps from one look to the next, of the steps that are logged: a function of the plan, so resuming is exact."""
+    least = max(math.ceil(steps / LOOKS), STEPS_BETWEEN_LOOKS)
+    return math.ceil(least / log_every) * log_every
 
 
 def seed_libraries(seed: int) -> None:
@@ -244,7 +264,7 @@ def train_stage(
     newest = on_main(lambda: str(newest_fitting(where, belongs_to, progress.warn) or ""))
     log = StageLog(folder / "logs" / f"{position}-{stage.name}")
     on_main(log.clear)
-    loop = StageLoop(plan, chunk, seed, progress, log)
+    loop = StageLoop(plan, chunk, seed, progress, log, columns)
     trainer = pl.Trainer(
         max_epochs=math.ceil(plan.steps / chunk), callbacks=[loop, KeepCheckpoints(where, belongs_to)],
         plugins=plugins(trainer_config), logger=log,

@@ -231,6 +231,18 @@ class Stage(pl.LightningModule, ABC):
         if not self.quiet:
             super().log(*args, **options | {"sync_dist": True})
 
+    def look(self, images: Tensor, labels: Tensor) -> dict[str, float]:
+        """What is worth measuring some twenty times in a training, by its name in the log; mostly nothing.
+
+        It must draw from generators of its own and leave what is trained as it is. Its FLOPs are not counted: they
+        train nothing.
+
+        Args:
+            images: All training images, uint8 (N, C, H, W).
+            labels: Their classes, int64 (N,).
+        """
+        return {}
+
     def trouble(self, values: Mapping[str, float]) -> str:
         """Why training must stop, from all that the log keeps of a step, by name; empty if it need not."""
         return ""

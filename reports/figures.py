@@ -15,7 +15,7 @@ from typing import TypeVar
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reports import pictures, plots, plots_details
+from reports import pictures, plots, plots_details, plots_recall
 from reports.collect import FileError, Run, load_log, load_picture, load_samples
 from reports.columns import budget_text
 from reports.conditions import condition_key
@@ -63,6 +63,11 @@ CAPTIONS = {
         "across panels: a diffusion loss is a denoising error, a VQ-VAE has one of reconstruction and one of "
         "prediction, and the two losses of a GAN are opponents, so that neither needs to fall."
     ),
+    "recall_in_training": (
+        "The share of a few training images of each class that lie among generated ones of that class (in pixels, "
+        "k = 3): a look at whether adversarial training is well, not a result. It starts at zero, as nothing real "
+        "is near until images are recognisable; a class that falls back to zero is a class that was lost."
+    ),
     "trajectory": (
         "Sampling seen from inside: each row is one image, from pure static on the left to the finished "
         "sample on the right."
@@ -108,8 +113,10 @@ def dataset_figures(
         drawn.append(("quality_vs_compute", "Quality against training compute", compute))
     sweep = plots_details.speed_sweep([run for run in main.runs if not run.control], look)
     drawn.append(("speed_sweep", "Sampling speed by batch size", sweep))
-    curves = plots.training_curves(list(_logs(main.runs, read)), look)
-    drawn.append(("training_curves", f"Training curves, {where}", curves))
+    logs = list(_logs(main.runs, read))
+    drawn.append(("training_curves", f"Training curves, {where}", plots.training_curves(logs, look)))
+    recall = plots_recall.recall_in_training(logs, look)
+    drawn.append(("recall_in_training", f"Recall by class during training, {where}", recall))
     for kind, title, figure in drawn:
         if figure is not None:
             yield ReportFigure(f"{dataset}_{kind}", title, CAPTIONS[kind], figure)

@@ -27,6 +27,7 @@ from reports.figures_codes import code_figures
 from reports.figures_curves import curve_figures, read_members
 from reports.first_stage import first_stage_grid, stage_grid
 from reports.grid import Grid
+from reports.modes import mode_grid
 from reports.selftest import read_stamp
 from reports.tables import Table, build_tables
 from reports.truth import agreement_grid, truth_grid
@@ -163,8 +164,8 @@ def _write_curves(members: list[Member], folder: Path) -> None:
 def _comparison(table: Table, figures: list[PageFigure]) -> Comparison:
     """A table with everything that is computed from it."""
     makers = (
-        likelihood_grid, first_stage_grid, stage_grid, truth_grid, agreement_grid, speed_grid, metric_grid,
-        fingerprint_grid,
+        likelihood_grid, first_stage_grid, stage_grid, truth_grid, mode_grid, agreement_grid, speed_grid,
+        metric_grid, fingerprint_grid,
     )  # fmt: skip
     return Comparison(table, verdict(table.summary), [grid for make in makers if (grid := make(table))], figures)
 

@@ -33,8 +33,8 @@ WHAT_IT_IS = (
     "far a claimed likelihood is from the real one."
 )
 HOW_TO_READ = (
-    "Samples may have a lower cross-entropy than the entropy if they keep to the probable images. Floors are what as "
-    "many true draws give. ± is a standard error for one seed and half of a 95 % t-interval for several. A bound more "
+    "Samples may have a lower cross-entropy than the entropy if they keep to the probable images. ± is a standard "
+    "error for one seed and half of a 95 % t-interval for several. A bound more "
     f"than {LEAST_ERRORS} standard errors below the truth is marked ✗."
 )
 
@@ -68,11 +68,8 @@ def truth_grid(table: Table) -> Grid | None:
             f"{WHAT_IT_IS} The entropy of the source is {number(first.entropy, 4)}"
             f"{_error_of_entropy(first)} bits/dim: on average no valid bound is below it."
         ),
-        header=(
-            "model", "cross-entropy of samples", "minus entropy", f"modes reached of {first.modes:,} (floor)",
-            "mode distance (floor)", "bound − truth, bits/dim",
-        ),
-        rows=tuple(_truth_row(row, truths) for row, truths in rows), notes=(*beaten, HOW_TO_READ), text=(0, 5),
+        header=("model", "cross-entropy of samples", "minus entropy", "bound − truth, bits/dim"),
+        rows=tuple(_truth_row(row, truths) for row, truths in rows), notes=(*beaten, HOW_TO_READ), text=(0, 3),
     )  # fmt: skip
 
 
@@ -82,9 +79,6 @@ def _error_of_entropy(truth: Truth) -> str:
 
 
 def _truth_row(row: TableRow, truths: list[Truth]) -> GridRow:
-    def mean(name: str) -> float:
-        return float(np.mean([getattr(truth, name) for truth in truths]))
-
     kinds = dict.fromkeys(gap.kind for truth in truths for gap in truth.gaps)
     gaps = [[gap for truth in truths for gap in truth.gaps if gap.kind == kind] for kind in kinds]
     cells = (
@@ -92,8 +86,6 @@ def _truth_row(row: TableRow, truths: list[Truth]) -> GridRow:
         _with_error([truth.cross_entropy for truth in truths], truths[0].cross_entropy_error),
         _with_error([t.cross_entropy - t.entropy for t in truths], math.hypot(
             truths[0].cross_entropy_error, truths[0].entropy_error)),
-        f"{mean('modes_reached'):.1f} ({mean('modes_reached_floor'):.1f})",
-        f"{number(mean('mode_distance'))} ({number(mean('mode_distance_floor'))})",
         "; ".join(map(_gap_text, gaps)) or MISSING,
     )  # fmt: skip
     return GridRow(cells, control=row.control, flagged=bool(_beats(truths)))

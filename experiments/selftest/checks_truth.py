@@ -161,7 +161,51 @@ def truth_of_collapse() -> Finding:
     truth = measure_truth(density, np.repeat(clean, k, axis=0), [])
     return all_of(
         close(k * (1 - (1 - 1 / k) ** k), truth.modes_reached_floor, absolute=20),
-        largest_deviation([1, 1 - 1 / k], [truth.modes_reached, truth.mode_distance], absolute=1e-9),
+        largest_deviation(
+            [1, 1 - 1 / k, 1 / k, np.log(k)],
+            [truth.modes_reached, truth.mode_distance, truth.modes_hit or 0, truth.mode_kl or 0], absolute=1e-9,
+        ),
+    )
+
+
+def mode_kl_by_hand() -> Finding:
+    """Unequal weights, from the histogram to the weights: 1/4 ln(1/2) + 3/4 ln 3; no image is no term."""
+    from evaluation.modes import mode_kl
+
+    found = [mode_kl([2, 6, 0], [0.5, 0.25, 0.25]), mode_kl([2, 1, 1], [0.5, 0.25, 0.25]), mode_kl([0, 9], [0.9, 0.1])]
+    expected = [0.25 * np.log(0.5) + 0.75 * np.log(3), 0.0, np.log(10)]
+    return largest_deviation(expected, found, absolute=1e-12)
+
+
+def expected_modes_by_enumeration() -> Finding:
+    """Distinct components of four draws from weights 1/2, 3/10 and 1/5, over all 81 ways to draw them."""
+    from itertools import product
+
+    from evaluation.modes import expected_modes
+
+    weights = [0.5, 0.3, 0.2]
+    ways = [(len(set(draws)), float(np.prod([weights[k] for k in draws]))) for draws in product(range(3), repeat=4)]
+    return close(sum(number * chance for number, chance in ways), expected_modes(weights, 4), relative=1e-12)
+
+
+def coverage_of_draws() -> Finding:
+    """KL and modes of 2,000 true draws within 4 errors of what binomial counts have; a thousandth is off mode."""
+    from scipy.stats import binom
+
+    from evaluation.truth import measure_truth
+
+    density, n, x = source()[1], 2_000, np.arange(1, 2_001)
+    k = density.num_modes
+    chances, terms = binom.pmf(x, n, 1 / k), x / n * np.log(x * k / n)
+    truth = measure_truth(density, density.sample(n, seed=6), [])
+    kl, kl_error = k * (chances @ terms), np.sqrt(k * (chances @ terms**2 - (chances @ terms) ** 2))
+    hit = 1 - (1 - 1 / k) ** n
+    return all_of(
+        close(kl, float(truth.mode_kl or 0), absolute=4 * kl_error),
+        close(kl, float(truth.mode_kl_floor or 0), absolute=4 * kl_error / np.sqrt(10)),
+        close(hit, float(truth.modes_hit_expected or 0), relative=1e-12),
+        close(hit, float(truth.modes_hit or 0), absolute=4 * np.sqrt(hit * (1 - hit) / k)),
+        within(0, float(truth.off_mode or 0), 0.005),
     )
 
 
@@ -178,5 +222,8 @@ CHECKS = tuple(
         ("truth is in bits per dimension", units_of_truth),
         ("a ratio of 1,000 is evidence", evidence_needs_a_thousand),
         ("truth about a collapsed model", truth_of_collapse),
+        ("mode KL by hand", mode_kl_by_hand),
+        ("modes to expect by enumeration", expected_modes_by_enumeration),
+        ("coverage of true draws vs binomial", coverage_of_draws),
     )
 )

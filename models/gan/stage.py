@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from models.base import Stage, own_rows, to_float
 from models.gan.adaptive import Augmentation
 from models.gan.health import CollapseWatch, diversity, gradient_norm
+from models.gan.recall import RecallWatch, recall_by_class
 
 
 class AdversarialStage(Stage):
@@ -44,6 +45,7 @@ class AdversarialStage(Stage):
         self.discriminator = discriminator
         self.augmentation = Augmentation(augment, probability=augment_probability, ada_images=ada_images)
         self.watch = CollapseWatch()
+        self.recall_watch = RecallWatch()
         self.updates = updates
 
     @abstractmethod
@@ -114,8 +116,16 @@ class AdversarialStage(Stage):
             if self.augmentation.kind != "none":
                 self.log("augment_p", self.augmentation.p)
 
+    def look(self, images: Tensor, labels: Tensor) -> dict[str, float]:
+        """``recall_<class>`` of the averaged generator, and their mean and least (``models.gan.recall``)."""
+        found = recall_by_class(self.ema.average, images, labels)
+        self.recall_watch.seen(found, self.progress)
+        values = list(found.values())
+        summary = {"recall_mean": sum(values) / len(values), "recall_min": min(values)}
+        return {f"recall_{label}": value for label, value in found.items()} | summary
+
     def trouble(self, values: Mapping[str, float]) -> str:
-        return self.watch.seen(values["diversity"])
+        return self.watch.seen(values["diversity"]) or self.recall_watch.reason()
 
     def finish(self) -> None:
         """Put in place the weights that are kept; ``ValueError`` if those that were trained are no numbers."""

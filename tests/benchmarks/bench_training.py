@@ -109,7 +109,7 @@ def fit(stage: Stage, data: StepDataModule, plan: StagePlan, clock: Clock) -> No
     with tempfile.TemporaryDirectory() as folder:
         log, progress = StageLog(Path(folder) / "log"), Progress(Console(file=io.StringIO()))
         progress.start(plan.name, plan.steps, plan.batch_size)
-        loop = StageLoop(plan, plan.steps, 0, progress, log)
+        loop = StageLoop(plan, plan.steps, 0, progress, log, data.columns.columns)
         loop.log_every = LOG_EVERY
         trainer = pl.Trainer(
             max_epochs=1, logger=log, log_every_n_steps=loop.log_every, enable_checkpointing=False,

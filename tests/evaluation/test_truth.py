@@ -15,8 +15,9 @@ from torch import Tensor
 from datamodules import known_density
 from datamodules.base import ImageDataset
 from evaluation.likelihood.bits import ScoredBound, missing, score_likelihood, summarise
+from evaluation.modes import coverage_floor, mode_coverage
 from evaluation.record import BoundGap, Likelihood
-from evaluation.truth import CHANCE_NATS, bound_gap, caught, coverage_floor, measure_truth, mode_coverage
+from evaluation.truth import CHANCE_NATS, bound_gap, caught, measure_truth
 from models.base import GenerativeModel, LikelihoodBound, Samples, Stage
 from models.vqvae.model import VQVAE
 from tests.models.tiny import tiny_model
@@ -86,7 +87,7 @@ def test_true_draws_cost_the_entropy_and_reach_what_can_be_reached(density: know
 
 @pytest.mark.parametrize("n", [100, 2_000])
 def test_the_floor_is_that_of_balls_in_bins(density: known_density.TemplateMixture, n: int) -> None:
-    reached, distance = coverage_floor(density, n)
+    reached, distance, _ = coverage_floor(density, n)
     k = density.num_modes
     expected = k * (1 - (1 - 1 / k) ** n)
     # E|X/n - 1/k| for X ~ Binomial(n, 1/k), by de Moivre's formula for the mean absolute deviation.
@@ -121,7 +122,7 @@ def test_unlikely_samples_show_in_the_cross_entropy(density: known_density.Templ
 def test_mode_histogram_by_hand(density: known_density.TemplateMixture) -> None:
     rng = np.random.Generator(np.random.PCG64(4))
     images = density.draw(np.array([3, 3, 3, 8]), rng)
-    reached, distance = mode_coverage(density, images)
+    reached, distance, _ = mode_coverage(density, images)
     assert reached == 2
     assert distance == pytest.approx((0.75 - 0.001) + (0.25 - 0.001))
 

@@ -314,8 +314,20 @@ KNOWN = (
         ("unnormalised decoder is caught", "unpaid code is caught"),
     ),
     Mutation(
-        "distances of histograms count twice", "evaluation/truth.py", "density.weights).sum() / 2",
+        "distances of histograms count twice", "evaluation/modes.py", "density.weights).sum() / 2",
         "density.weights).sum()", ("truth about a collapsed model",),
+    ),
+    Mutation(
+        "KL from the weights to the histogram", "evaluation/modes.py", "(q * np.log(q / w[hit]))",
+        "(w[hit] * np.log(w[hit] / q))", ("mode KL by hand",),
+    ),
+    Mutation(
+        "modes are expected once", "evaluation/modes.py", "1 - (1 - w) ** n", "n * w",
+        ("modes to expect by enumeration",),
+    ),
+    Mutation(
+        "a hundredth is off mode", "evaluation/modes.py", "OFF_MODE_SHARE = 0.001", "OFF_MODE_SHARE = 0.01",
+        ("coverage of true draws vs binomial",),
     ),
 )
 

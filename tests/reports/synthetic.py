@@ -159,7 +159,12 @@ def bound(bits: float, kind: str, **changes: object) -> Likelihood:
 def truth(fidelity: float, distance: float, gaps: dict[str, float] | None = None) -> Truth:
     """Samples ``fidelity`` bits/dim above the entropy at ``distance`` from the modes, and bounds above the truth."""
     made = tuple(BoundGap(kind, gap, 0.01, 359) for kind, gap in (gaps or {}).items())
-    return Truth(2.0, 0.001, 2.0 + fidelity, 0.004, 900, int(300 * (1 - distance)), 290.0, distance, 0.3, made)
+    reached = int(300 * (1 - distance))
+    return Truth(
+        2.0, 0.001, 2.0 + fidelity, 0.004, 900, reached, 290.0, distance, 0.3, made, n_samples=359,
+        modes_hit=reached / 900, modes_hit_expected=0.329, mode_kl=2 * distance, mode_kl_floor=0.7,
+        off_mode=distance / 2, off_mode_floor=0.001,
+    )  # fmt: skip
 
 
 def complete(made: Record) -> Record:
@@ -274,6 +279,11 @@ def _write_log(path: Path, made: Record) -> None:
             losses = f",{level:.4f},{0.69 + 0.1 * level:.4f}" if made.model == "gan" else f"{level:.4f},,"
             lines.append(f"0,{stage},{seen},{step * 1e10:.3e},{losses}")
             lines.append("0,,,,,,")  # Lightning's logs are sparse
+    if made.model == "gan":
+        lines[0] += ",recall_0,recall_1,recall_mean,recall_min"
+        for look, recall in zip(range(1, 21), np.linspace(0, 0.9, 20), strict=True):
+            summary = f"{recall:.3f},0.5,{(recall + 0.5) / 2:.3f},{min(recall, 0.5):.3f}"
+            lines.append(f"0,gan,{look * 480},{look * 1.5e11:.3e},,,,{summary}")
     path.write_text("\n".join(lines) + "\n")
 
 

@@ -79,6 +79,7 @@ def test_all_files_are_there(runs: Path) -> None:
         "quality_vs_time",
         "quality_vs_compute",
         "training_curves",
+        "recall_in_training",
         "trajectory_diffusion_dif000",
     )
     for kind in kinds:
@@ -190,8 +191,8 @@ def test_details_are_in_every_format(full: Path) -> None:
     markdown_text = (full / "report" / "table.md").read_text().replace("\\", "")
     tex = (full / "report" / "table.tex").read_text()
     for title in (
-        "Likelihood: every kind with its self-check", "Against the truth", "Do the metrics rank as the truth does?",
-        "Sampling speed", "All metrics", "How each number was made",
+        "Likelihood: every kind with its self-check", "Against the truth", "Mode coverage",
+        "Do the metrics rank as the truth does?", "Sampling speed", "All metrics", "How each number was made",
     ):  # fmt: skip
         for text in (page.text, markdown_text, tex):
             assert title in text
@@ -210,6 +211,7 @@ def test_flat_results_hold_everything(full: Path) -> None:
     assert (row["bits_per_dim_kind"], row["bits_per_dim_ode_kind"]) == ("elbo", "ode")
     assert row["bits_per_dim_ode_standard_error"] == 0.01 and row["bits_per_dim_part_prior"] == 0.1
     assert row["truth_entropy"] == 2.0 and row["truth_gap_ode"] == 0.2
+    assert row["truth_mode_kl_floor"] == 0.7 and 0 < row["truth_modes_hit"] < 0.34
     assert row["images_per_second_batch_256"] > row["images_per_second_batch_1"]
     assert '"resize": "none"' in row["fd_digits_fingerprint"]
     assert frame.loc[frame["model"] == "stranger", "source"].item() == "external"

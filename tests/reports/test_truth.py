@@ -84,9 +84,8 @@ def test_a_bound_that_beats_the_truth_is_flagged() -> None:
 def test_the_table_shows_the_numbers_of_the_record() -> None:
     grid = truth_grid(only(known("gan", 1, 3.0, 0.2)))
     assert grid is not None
-    assert grid.header[3] == "modes reached of 900 (floor)" and "2.000 ± 0.0010" in grid.intro
-    assert grid.rows[0].cells[1:5] == ("2.200 ± 0.0040", "0.2000 ± 0.0041", "294.0 (290.0)", "0.0200 (0.300)")
-    assert grid.rows[0].cells[5] == "elbo 0.2000 ± 0.010"
+    assert "2.000 ± 0.0010" in grid.intro
+    assert grid.rows[0].cells[1:] == ("2.200 ± 0.0040", "0.2000 ± 0.0041", "elbo 0.2000 ± 0.010")
 
 
 def test_without_truth_there_is_nothing() -> None:
