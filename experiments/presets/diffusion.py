@@ -17,6 +17,8 @@ class Config(DenoiserConfig):
     """Probability of mirroring and of shifting an image, of which the network is told."""
     proposal: Literal["log-normal", "learned"] = "log-normal"
     """Noise levels trained on: a fixed law, or importance sampling learned from the losses."""
+    fourier: bool = False
+    """Whether the network also sees sines and cosines of the pixels, for the sake of the likelihood."""
 
 
 def preset(info: DatasetInfo) -> Config:

@@ -9,10 +9,12 @@ measured, about 0.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from models.diffusion.fourier import FREQUENCIES, fourier_features
 from models.diffusion.network import NoiseConditionalUNet
 
 P_MEAN, P_STD = -1.2, 1.2  # Table 1: ln(sigma) ~ N(P_mean, P_std^2) during training
@@ -46,12 +48,22 @@ def loss_weight(sigma: Tensor, sigma_data: float | Tensor) -> Tensor:
 
 
 class Denoiser(NoiseConditionalUNet):
-    """D(x; sigma, label) = c_skip x + c_out F(c_in x; c_noise, label), Eq. 7."""
+    """D(x; sigma, label) = c_skip x + c_out F(c_in x; c_noise, label), Eq. 7; ``fourier``: F sees fine waves of x too."""
+
+    def __init__(
+        self, image_shape: tuple[int, int, int], num_classes: int, *, fourier: bool = False, **network: Any
+    ) -> None:
+        told = 2 * len(FREQUENCIES) * image_shape[0] if fourier else 0
+        super().__init__(image_shape, num_classes, told=told, **network)
+        self.fourier = fourier
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor, augmented: Tensor | None = None) -> Tensor:
         """x (B, C, H, W), sigma (B,), labels int64 (B,) -> estimate of x_0 (B, C, H, W)."""
         c_noise = 250 * sigma.log()  # ln(sigma) / 4 in thousands, the scale sinusoids are made for
-        out = super().forward(per_image(c_in(sigma, self.sigma_data)) * x, c_noise, labels, augmented)
+        seen = per_image(c_in(sigma, self.sigma_data)) * x
+        if self.fourier:
+            seen = torch.cat([seen, fourier_features(x, sigma)], dim=1)
+        out = super().forward(seen, c_noise, labels, augmented)
         skip = per_image(c_skip(sigma, self.sigma_data)) * x
         return skip + per_image(c_out(sigma, self.sigma_data)) * out
 

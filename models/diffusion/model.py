@@ -65,6 +65,7 @@ class Diffusion(DiffusionFamily):
         label_dropout: float,
         augment: float,
         proposal: str,
+        fourier: bool,
         num_steps: int,
         sampler: str,
         guidance_scale: float,
@@ -72,7 +73,8 @@ class Diffusion(DiffusionFamily):
         super().__init__()
         self.save_hyperparameters()
         self.settle(Denoiser(
-            image_shape, num_classes, width=width, blocks=blocks, patch_size=patch_size, augmented=augment > 0
+            image_shape, num_classes, width=width, blocks=blocks, patch_size=patch_size, augmented=augment > 0,
+            fourier=fourier,
         ))
 
     def stages(self) -> list[Stage]:

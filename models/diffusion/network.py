@@ -16,14 +16,14 @@ class NoiseConditionalUNet(nn.Module):
     """F(x, noise level, label): an image with ``out_channels`` channels from a noised one.
 
     ``sigma_data`` is measured from the data: the square root of E[x_0^2], about 0 because preconditioning and
-    prior are derived for pixels about 0.
+    prior are derived for pixels about 0. ``told`` is the number of channels that go in beside the image's.
     """
 
     sigma_data: Tensor
 
     def __init__(
         self, image_shape: tuple[int, int, int], num_classes: int, *, width: int, blocks: int, patch_size: int,
-        out_channels: int | None = None, augmented: bool = False,
+        out_channels: int | None = None, augmented: bool = False, told: int = 0,
     ) -> None:
         super().__init__()
         self.register_buffer("sigma_data", torch.tensor(0.5))
@@ -33,7 +33,7 @@ class NoiseConditionalUNet(nn.Module):
         self.label = nn.Embedding(num_classes + 1, dim)  # the last row is "no label"
         self.augment = nn.Linear(TOLD, dim, bias=False) if augmented else None
         self.net = UNet(
-            channels, out_channels or channels, width=width, blocks=blocks, vector_dim=dim, patch_size=patch_size
+            channels + told, out_channels or channels, width=width, blocks=blocks, vector_dim=dim, patch_size=patch_size
         )
 
     def measure(self, images: Tensor) -> None:
@@ -44,7 +44,7 @@ class NoiseConditionalUNet(nn.Module):
         """Image of unit variance to an image.
 
         Args:
-            x: (B, C, H, W).
+            x: (B, C + told, H, W).
             c_noise: The noise level on a scale from 0 to about 1000, (B,).
             labels: int64 (B,).
             augmented: What was done to the images, (B, 3); nothing if not given.
