@@ -47,7 +47,7 @@ class CodeConfig:
 
     quantizer: Quantizer = "fsq"
     """Finite scalar, moving averages, that of the first VQ-VAE, or moving averages with a rotated gradient."""
-    levels: tuple[int, ...] = (8, 6, 5)
+    levels: tuple[int, ...] = (8, 5, 5, 5)
     """Of fsq: quantisation levels per code dimension; the codebook size is their product."""
     codebook_size: int = 512
     """Of the other quantisers: number of codes ..."""
@@ -61,7 +61,7 @@ class CodeConfig:
     """Pixels per code along each axis."""
     width: int = 32
     """Channels of the autoencoder."""
-    autoencoder_share: float = 0.25
+    autoencoder_share: float = 0.3
     """Share of the training budget that the autoencoder gets; the prior gets the rest."""
     prior_dim: int = 96
     prior_depth: int = 4
@@ -79,6 +79,15 @@ class CodeConfig:
         require_multiple(self, "prior_dim", 32)
         require(self, autoencoder_share=(0.01, 0.99), prior_depth=(1, 100))
         require(self, codebook_size=(2, 65_536), codebook_dim=(1, 4096), commitment=(0.0, 100.0))
+
+
+def codes_for_size(config: Any, image_size: int) -> Any:
+    """A configuration of a model of codes for images of a size.
+
+    Tiny ones keep 4 x 4 codes, and fewer of them to choose from, so that a batch holds several encodings for each.
+    """
+    small = {"downsample": 2, "codebook_size": 128, "levels": (8, 6, 5), "autoencoder_share": 0.25}
+    return replace(config, **small) if image_size < 16 else config
 
 
 Sampler = Literal["heun", "euler", "ddim", "ancestral", "dpmpp_2m", "churn", "consistency"]

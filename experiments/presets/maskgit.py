@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from datamodules.base import DatasetInfo
-from experiments.presets.base import CodeConfig, require
+from experiments.presets.base import CodeConfig, codes_for_size, require
 
 
 @dataclass(frozen=True)
@@ -23,5 +23,5 @@ class Config(CodeConfig):
 
 
 def preset(info: DatasetInfo) -> Config:
-    """The configuration for a dataset: at least 4 x 4 codes an image, and several encodings in a batch for each."""
-    return Config() if info.image_size >= 16 else Config(downsample=2, codebook_size=128)
+    """The configuration for a dataset."""
+    return codes_for_size(Config(), info.image_size)

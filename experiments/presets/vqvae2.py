@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from datamodules.base import DatasetInfo
-from experiments.presets.base import CodeConfig
+from experiments.presets.base import CodeConfig, codes_for_size
 
 
 @dataclass(frozen=True)
@@ -19,4 +19,4 @@ def preset(info: DatasetInfo) -> Config:
     28 x 28 pixels become 4 x 4 and 7 x 7 codes: 65 steps of the prior. A bottom grid of 14 x 14 would make them
     245, and an image four times as dear to train on and to draw. Images of 8 x 8 have 2 x 2 and 4 x 4 codes.
     """
-    return Config() if info.image_size >= 16 else Config(downsample=2, codebook_size=128)
+    return codes_for_size(Config(), info.image_size)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from math import prod
 from statistics import median
 
 import torch
@@ -29,7 +30,7 @@ from tests.models.tiny import randomised
 CACHED, UNCACHED, PARALLEL = "cached", "uncached", "parallel"
 # Least ratio of the first side's rate to the second's.
 BARS = {(CACHED, UNCACHED): 5.0, (PARALLEL, CACHED): 3.0}
-CODEBOOK_SIZE = 240
+CODEBOOK_SIZE = prod(vqvae.preset(INFO).levels)
 
 Draw = Callable[[], Tensor]
 

@@ -39,8 +39,8 @@ def test_they_fade_as_the_mean_wave_does(sigma: float) -> None:
     mean = (weights[:, None] / math.sqrt(2 * math.pi) * torch.stack([
         torch.cat([(omega * noisy).cos(), (omega * noisy).sin()], dim=1).flatten(1) for omega in FREQUENCIES
     ], dim=1).flatten(1)).sum(0).reshape(F, 2)  # fmt: skip
-    damped = fourier_features(torch.tensor(x_0, dtype=torch.float64).reshape(1, 1, 1, 1), torch.tensor([sigma], dtype=torch.float64))
-    damped = damped.reshape(2, F).T
+    one = torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    damped = fourier_features(x_0 * one, sigma * one.flatten()).reshape(2, F).T
     known = torch.tensor(FREQUENCIES, dtype=torch.float64) * sigma < 8  # beyond, 60 nodes do not resolve the wave
     torch.testing.assert_close(damped[known], mean[known], rtol=1e-6, atol=1e-9)
 
