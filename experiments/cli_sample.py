@@ -20,7 +20,7 @@ from experiments.given_images import read_given, read_mask
 from experiments.sample_request import ARGUMENTS, SampleRequest, option
 from models import CheckpointError, load
 from models.base import GenerativeModel, image_generators, normal_noise
-from models.diffusion.interpolation import slerp
+from models.latents import slerp
 
 BATCH_SIZE = 250
 FORMING_BATCH = 16  # images whose every step is kept at once
