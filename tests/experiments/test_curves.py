@@ -106,13 +106,28 @@ def refused(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_a_model_without_settings_is_one_sentence(
-    cells: dict[str, Path], cell: Path, capsys: pytest.CaptureFixture[str]
+    cells: dict[str, Path], cell: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr("models.gan.family.AdversarialFamily.sweep_options", ())
     sentence = "gan has no curves: its sampler has no settings to vary"
     assert sentence in refused([str(cells["gan"])], capsys)
     assert sentence in refused([str(cells["gan"]), "--guidance", "2"], capsys)
     assert main(["curves", str(cells["gan"]), str(cell), *FEW]) == 0  # the other is measured all the same
     assert sentence in capsys.readouterr().out
+
+
+def test_the_truncation_of_an_adversarial_model(
+    cells: dict[str, Path], cell: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gan = cell.parents[3] / cells["gan"].relative_to(cells["gan"].parents[3])
+    assert main(["curves", str(gan), "--psi", "0.5", "1", "0", "--num-samples", "60"]) == 0
+    record = record_of(gan)
+    found = load_curves(gan / CURVES_FILE, record)
+    assert [(p.sweep, p.x, p.options) for p in found.points] == [("psi", x, {"psi": x}) for x in (0.0, 0.5, 1.0)]
+    assert found.points[2].value == record.metrics["fd_digits"] != found.points[1].value
+    assert found.points[2].beside == {name: record.metrics[name] for name in ("precision", "recall")}
+    assert found.points[0].beside["recall"].value == 0, "ten different images cover nothing"
+    assert "gan: there is no guidance to vary; allowed: psi" in refused([str(gan), "--guidance", "2"], capsys)
 
 
 def test_the_temperature_of_a_model_of_codes(
