@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,8 @@ class CurvePoint:
 
     ``series`` is the line of the ``sweep`` that it lies on, ``x`` its place there; ``options`` are those of the
     sampler. ``nfe`` counts network evaluations per image as sampling reported them, ``seed`` is that of sampling,
-    ``value.n_fake`` the number of images; ``seconds`` is what making and judging them took.
+    ``value.n_fake`` the number of images; ``seconds`` is what making and judging them took. ``beside`` are other
+    metrics of the same images, by name.
     """
 
     sweep: str
@@ -57,6 +58,7 @@ class CurvePoint:
     value: MetricValue
     seed: int
     seconds: float
+    beside: dict[str, MetricValue] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -66,7 +68,7 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Floor:
-    """The distance of as many real training images to the same test images."""
+    """The distance of as many real training images to the same test images, or another metric of them."""
 
     metric: str
     value: MetricValue
@@ -149,9 +151,9 @@ def load_curves(path: Path, record: Record) -> Curves:
     if fault:
         raise FileError(path, f"is not a valid file of curves: {fault}")
     own = of_cell(record)
-    for field in ("model", "dataset", "config_hash", "seed", "checkpoint_sha256"):
-        if getattr(curves, field) != getattr(own, field):
-            raise FileError(path, f"belongs to another cell or checkpoint: its {field} is not that of the record")
+    for name in ("model", "dataset", "config_hash", "seed", "checkpoint_sha256"):
+        if getattr(curves, name) != getattr(own, name):
+            raise FileError(path, f"belongs to another cell or checkpoint: its {name} is not that of the record")
     return curves
 
 

@@ -107,7 +107,8 @@ class Likelihood:
     ``standard_error`` is that of the mean over images, in bits per dimension. ``self_check`` says in
     one sentence how the number was checked and ``self_check_passed`` whether it held. ``settings``
     are the choices the number depends on (noise levels, tolerances, variances), ``nfe`` the mean
-    network evaluations per image.
+    network evaluations per image. ``tried`` are bits per dimension of a few validation images at every value
+    of a setting among which one was chosen, by the setting's name.
     """
 
     bits_per_dim: float | None
@@ -122,6 +123,7 @@ class Likelihood:
     self_check_passed: bool | None = None
     settings: dict[str, float | str] = field(default_factory=dict)
     nfe: float | None = None
+    tried: dict[str, dict[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from evaluation.record import Fingerprint, MetricValue
 TRAIN_SUFFIX = "_train"
 PIXELS = "pixels"
 FRECHET = "fd_{features}"  # the name under which the distance is declared
+SHARE = "precision"  # that of precision and recall, which come together
 
 
 @dataclass(frozen=True)
@@ -117,12 +118,24 @@ class Reference:
 
     def distance(self, generated: Generated) -> tuple[str, MetricValue]:
         """The Fréchet distance to the test split in the main space, with its name; nothing else is computed."""
-        space, (metric,) = self.spaces[0], [metric for metric in all_metrics() if metric.names == (FRECHET,)]
+        return next(iter(self._main(generated, (FRECHET,)).items()))
+
+    def distance_and_shares(self, generated: Generated) -> tuple[tuple[str, MetricValue], dict[str, MetricValue]]:
+        """The distance as above; and precision and recall, by name."""
+        (name, value), *shares = self._main(generated, (FRECHET, SHARE)).items()
+        return (name, value), dict(shares)
+
+    def _main(self, generated: Generated, wanted: tuple[str, ...]) -> dict[str, MetricValue]:
+        """The metrics whose first name is wanted, in that order, in the main space."""
+        space, by_name = self.spaces[0], {metric.names[0]: metric for metric in all_metrics()}
+        metrics = [by_name[name] for name in wanted]
         if space.test is None:
-            return next(iter(self.missing(space, [metric], len(generated.images), True).items()))
+            return self.missing(space, metrics, len(generated.images), True)
         exam = Exam(space.name, space.test.features, space.look(generated.images).features)
-        ((name, value),) = score_one(metric, exam).items()
-        return name, stamped(value, self.fingerprint(space, generated, metric.reference), metric.seed)
+        return {
+            name: stamped(value, self.fingerprint(space, generated, metric.reference), metric.seed)
+            for metric in metrics for name, value in score_one(metric, exam).items()
+        }
 
     def _score_in(self, space: Space, generated: Generated, *, main: bool) -> dict[str, MetricValue]:
         metrics = [metric for metric in all_metrics() if metric.applies(space.name)]

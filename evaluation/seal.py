@@ -22,7 +22,7 @@ DONE_FILE = "done"
 MAX_SEAL = 2**16
 SEALED = (
     "config.json", "samples.npz", "samples.png", "trajectory.png", "reconstructions.png", "codes.png", "inpainting.png",
-    "metrics.csv", "checkpoints/model.ckpt",
+    "interpolation.png", "mixing.png", "inversion.png", "metrics.csv", "checkpoints/model.ckpt",
 )  # fmt: skip
 
 

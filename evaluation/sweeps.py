@@ -54,17 +54,18 @@ def draw(
     return Generated(torch.cat([part.images.cpu() for part in parts]).numpy(), labels), parts[0].nfe
 
 
-def floor_of(reference: Reference, *, seed: int) -> Floor:
-    """The distance of as many real training images, the very ones of the control ``real_train`` at this n."""
+def floors_of(reference: Reference, *, seed: int) -> tuple[Floor, ...]:
+    """Distance, precision and recall of as many real training images, the very ones of the control ``real_train``."""
     drawn = real_train(reference.dataset, reference.n, np.random.default_rng(seed))
-    return Floor(*reference.distance(Generated(drawn.images, drawn.labels)))
+    distance, shares = reference.distance_and_shares(Generated(drawn.images, drawn.labels))
+    return tuple(Floor(*item) for item in (distance, *shares.items()))
 
 
 def measure_sweeps(
     model: GenerativeModel, sweeps: Sequence[Sweep], reference: Reference, known: Curves, conditions: Conditions, *,
     controls_seed: int, save: Save, tell: Tell,
 ) -> Curves:
-    """Every setting's distance; ``save`` is called after each that was not known.
+    """Every setting's distance, with precision and recall beside it; ``save`` is called after each that was not known.
 
     Args:
         model: In evaluation mode.
@@ -79,11 +80,11 @@ def measure_sweeps(
     Raises:
         SweepError: The distance cannot be had at all, for want of features or of images.
     """
-    floor = floor_of(reference, seed=controls_seed)
+    floor, *others = floors_of(reference, seed=controls_seed)
     if floor.value.value is None:
         raise SweepError(f"there is no {floor.metric} to measure: {floor.value.reason_missing}")
     tell(f"  floor, real training images: {_shown(floor.metric, floor)}")
-    curves = _with_floor(_with_axes(known, sweeps), floor)
+    curves = _with_floors(_with_axes(known, sweeps), (floor, *others))
     labels = asked_labels(reference.dataset, reference.n)
     total, place = sum(len(sweep.settings) for sweep in sweeps), 0
     for sweep in sweeps:
@@ -107,10 +108,10 @@ def _measured(
 ) -> CurvePoint:
     start, seed = time.perf_counter(), conditions.samples_seed
     generated, nfe = draw(model, labels, setting, seed=seed, batch_size=conditions.batch_size)
-    metric, value = reference.distance(generated)
+    (metric, value), shares = reference.distance_and_shares(generated)
     x = float(nfe) if setting.x is None else setting.x
     seconds = time.perf_counter() - start
-    return CurvePoint(sweep.name, setting.series, x, dict(setting.options), nfe, metric, value, seed, seconds)
+    return CurvePoint(sweep.name, setting.series, x, dict(setting.options), nfe, metric, value, seed, seconds, shares)
 
 
 def _found(curves: Curves, sweep: Sweep, setting: Setting, floor: Floor, seed: int) -> CurvePoint | None:
@@ -129,9 +130,10 @@ def _with_point(curves: Curves, point: CurvePoint) -> Curves:
     return replace(curves, points=(*kept, point))
 
 
-def _with_floor(curves: Curves, floor: Floor) -> Curves:
-    kept = [f for f in curves.floors if (f.metric, f.value.n_fake) != (floor.metric, floor.value.n_fake)]
-    return replace(curves, floors=(*kept, floor))
+def _with_floors(curves: Curves, floors: Sequence[Floor]) -> Curves:
+    new = {(floor.metric, floor.value.n_fake) for floor in floors}
+    kept = [floor for floor in curves.floors if (floor.metric, floor.value.n_fake) not in new]
+    return replace(curves, floors=(*kept, *floors))
 
 
 def _with_axes(curves: Curves, sweeps: Sequence[Sweep]) -> Curves:

@@ -18,6 +18,7 @@ import models
 from datamodules.base import ImageDataset, Split
 from evaluation import pictures
 from evaluation.code_pictures import code_pictures
+from evaluation.latent_pictures import latent_pictures
 from evaluation.record import Budget, Parameters, StageBudget, write_atomic, write_json
 from evaluation.runner import Generated
 from evaluation.seal import file_digest
@@ -167,10 +168,11 @@ def save_samples(path: Path, generated: Generated) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def save_code_pictures(folder: Path, model: GenerativeModel, test: Split, seed: int) -> None:
-    """What a first stage, if there is one, makes of the first test images."""
-    for name, picture in code_pictures(model, test.images, test.labels, seed=seed).items():
-        write_atomic(folder / name, pictures.png_bytes(picture))
+def save_inner_pictures(folder: Path, model: GenerativeModel, test: Split, seed: int) -> None:
+    """What a first stage makes of the first test images, and a tour of the latent space, where there is one."""
+    for draw in (code_pictures, latent_pictures):
+        for name, picture in draw(model, test.images, test.labels, seed=seed).items():
+            write_atomic(folder / name, pictures.png_bytes(picture))
 
 
 def save_pictures(folder: Path, model: GenerativeModel, generated: Generated, seed: int) -> None:

@@ -20,7 +20,7 @@ from experiments.given_images import read_given, read_mask
 from experiments.sample_request import ARGUMENTS, SampleRequest, option
 from models import CheckpointError, load
 from models.base import GenerativeModel, image_generators, normal_noise
-from models.diffusion.interpolation import slerp
+from models.latents import slerp
 
 BATCH_SIZE = 250
 FORMING_BATCH = 16  # images whose every step is kept at once
@@ -77,8 +77,8 @@ def draw(
 
 
 def start_noise(model: GenerativeModel, seed: int) -> Tensor:
-    """The noise from which the first image of a seed starts, float32 (C, H, W)."""
-    return normal_noise(model.image_shape, image_generators(1, torch.Generator().manual_seed(seed)))[0]
+    """The noise from which the first image of a seed starts, float32 of the shape that the model takes."""
+    return normal_noise(model.noise_shape, image_generators(1, torch.Generator().manual_seed(seed)))[0]
 
 
 def labels_for(model: GenerativeModel, request: SampleRequest) -> Tensor:

@@ -28,7 +28,7 @@ from experiments import calibration
 from experiments.artifacts import (
     Training,
     count_parameters,
-    save_code_pictures,
+    save_inner_pictures,
     save_pictures,
     save_samples,
     trained_model,
@@ -141,7 +141,7 @@ def _work(cell: Cell, folder: Path, out: Path, progress: Progress, trainer: Trai
         progress.finish()
         save_samples(folder / "samples.npz", found.generated)
         save_pictures(folder, model, found.generated, seeds["samples"])
-        save_code_pictures(folder, model, dataset.test, seeds["samples"])
+        save_inner_pictures(folder, model, dataset.test, seeds["samples"])
         progress.close()
         _finish(_record(cell, model, training, reference, found, clock, trainer), folder)
     on_main(lambda: None)  # the others wait for the record

@@ -18,8 +18,8 @@ MAX_FORMING = 100  # rows of a strip
 ARGUMENTS = {
     "steps": "num_steps", "sampler": "sampler", "guidance_scale": "guidance_scale",
     "guidance_interval": "guidance_interval", "threshold": "threshold", "eta": "eta", "temperature": "temperature",
-    "top_k": "top_k", "top_p": "top_p", "choice_temperature": "choice_temperature", "trajectory": "trajectory",
-    "image": "image", "strength": "strength", "mask": "mask", "interpolate": "noise",
+    "top_k": "top_k", "top_p": "top_p", "choice_temperature": "choice_temperature", "psi": "psi",
+    "trajectory": "trajectory", "image": "image", "strength": "strength", "mask": "mask", "interpolate": "noise",
 }  # fmt: skip
 READ = ("image", "mask", "interpolate")  # those whose argument is made from what they name
 
@@ -54,6 +54,7 @@ class SampleRequest:
     top_k: int | None = None
     top_p: float | None = None
     choice_temperature: float | None = None
+    psi: float | None = None
     trajectory: bool = False
     image: Path | None = None
     strength: float | None = None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from models.base import GenerativeModel
 
 FORMAT = "paragon-model-1"
-_SHARED = ("base", "checkpoints", "flops", "nets", "text")
+_SHARED = ("base", "checkpoints", "flops", "latents", "nets", "text")
 _GIVES = re.compile(r"^(class Model\b|Model = |from \S+ import .* as Model$)", re.MULTILINE)
 
 

@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from models.latents import Projection
 from models.nets.ema import EMA
 
 
@@ -39,7 +40,8 @@ class Samples:
 class LikelihoodBound:
     """Per-image lower bound on log p(x) in nats, float64 (N,), with the parts that add up to it.
 
-    ``settings`` are the choices the number depends on; ``nfe`` float64 (N,) counts network evaluations.
+    ``settings`` are the choices the number depends on; ``nfe`` float64 (N,) counts network evaluations. ``tried`` are
+    bits/dim of validation images at every value of a setting among which one was chosen, by the setting's name.
     """
 
     log_likelihood: Tensor
@@ -47,6 +49,7 @@ class LikelihoodBound:
     parts: dict[str, Tensor] = field(default_factory=dict)
     settings: dict[str, float | str] = field(default_factory=dict)
     nfe: Tensor | None = None
+    tried: dict[str, dict[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -338,6 +341,20 @@ class GenerativeModel(pl.LightningModule, ABC):
         """uint8 images (N, C, H, W) as the first stage gives them back; None where there is no first stage.
 
         What it loses no prior over its codes can bring back.
+        """
+        return None
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Shape of the normal noise that an image starts from, where ``sample`` takes it as ``noise``."""
+        return self.image_shape
+
+    def project(
+        self, images: Tensor, *, condition: Tensor | None = None, generator: torch.Generator
+    ) -> Projection | None:
+        """Latents of uint8 images (N, C, H, W), by their labels (N,) if given; None without a latent space to seek in.
+
+        ``sample`` takes the latents as ``noise``. An image's depends on the generator and on its own index only.
         """
         return None
 

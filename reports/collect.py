@@ -89,7 +89,7 @@ class Run:
         return self.path.with_name("trajectory.png")
 
     def picture_path(self, name: str) -> Path:
-        """A picture of this run's first stage: reconstructions, codes or inpainting; not every run has them."""
+        """A picture of this run's first stage or latent space, such as codes or inversion; not every run has them."""
         return self.path.with_name(f"{name}.png")
 
     @property
@@ -277,7 +277,7 @@ def _json(value: dict[str, Any] | None) -> str | None:
 
 
 def _flat_bound(name: str, bound: Likelihood) -> dict[str, Any]:
-    fields = vars(bound) | {"settings": _json(bound.settings)}
+    fields = vars(bound) | {"settings": _json(bound.settings), "tried": _json(bound.tried)}
     parts = fields.pop("parts")
     row = {name: fields.pop("bits_per_dim")}
     row |= {f"{name}_{key}": value for key, value in fields.items()}

@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,8 +26,10 @@ NEARLY = 1.1  # a distance that is as good as the best for whoever pays for eval
 MIDDLE = (0.1, 0.9)  # between these shares lie four fifths of the bits
 POINT_COLUMNS = (
     "label", "model", "dataset", "config_hash", "seed", "sweep", "series", "x", "nfe", "metric", "value", "ci_low",
-    "ci_high", "n", "sampling_seed", "seconds", "options",
+    "ci_high", "n", "sampling_seed", "seconds", "options", "precision", "recall",
 )  # fmt: skip
+
+SHARES = ("precision", "recall")
 
 Read = Callable[[Run], Curves | None]
 
@@ -42,7 +45,10 @@ class Member:
 
 @dataclass(frozen=True)
 class SweepCurves:
-    """Points of one sweep, of one metric and n; ``points`` has ``POINT_COLUMNS``, ``floor`` is None if unknown."""
+    """Points of one sweep, of one metric and n; ``points`` has ``POINT_COLUMNS``, ``floor`` is None if unknown.
+
+    ``shares`` are precision and recall of as many real training images, None if unknown.
+    """
 
     axis: SweepAxis
     metric: str
@@ -50,6 +56,12 @@ class SweepCurves:
     points: pd.DataFrame
     floor: float | None
     left_out: int = 0
+    shares: tuple[float, float] | None = None
+
+    @property
+    def costs(self) -> bool:
+        """Whether the axis counts network evaluations, and is no setting that trades one thing for another."""
+        return bool((self.points["x"] == self.points["nfe"]).all())
 
 
 def members_of(table: Table, read: Read) -> list[Member]:
@@ -66,6 +78,7 @@ def points_frame(members: list[Member]) -> pd.DataFrame:
             member.label, member.run.name, member.curves.dataset, member.curves.config_hash, member.curves.seed,
             point.sweep, point.series, point.x, point.nfe, point.metric, point.value.value, point.value.ci_low,
             point.value.ci_high, point.value.n_fake, point.seed, point.seconds, json.dumps(point.options),
+            *(point.beside[name].value if name in point.beside else None for name in SHARES),
         )
         for member in members for point in member.curves.points if point.value.value is not None
     ]  # fmt: skip
@@ -103,14 +116,20 @@ def sweeps_of(members: list[Member], metric: str | None) -> Iterator[SweepCurves
         usual = max(keys, key=lambda key: (keys[key], repr(key)))
         kept = {id(p): p for _, p in chosen if condition_key(p.value.fingerprint) == usual}
         narrowed = [Member(m.label, m.run, _only(m.curves, kept)) for m in members]
-        floors = [
-            floor.value.value for member in members for floor in member.curves.floors
-            if floor.metric == metric and condition_key(floor.value.fingerprint) == usual
-        ]  # fmt: skip
-        known = [value for value in floors if value is not None]
+        floor, *shares = (_floor(members, name, usual) for name in (str(metric), *SHARES))
         points = points_frame(narrowed)
-        floor = float(np.mean(known)) if known else None
-        yield SweepCurves(axis, str(metric), int(points["n"].iloc[0]), points, floor, len(chosen) - len(kept))
+        both = (shares[0], shares[1]) if shares[0] is not None and shares[1] is not None else None
+        yield SweepCurves(axis, str(metric), int(points["n"].iloc[0]), points, floor, len(chosen) - len(kept), both)
+
+
+def _floor(members: list[Member], metric: str, usual: Any) -> float | None:
+    """The mean of what real training images have under the same conditions."""
+    floors = [
+        floor.value.value for member in members for floor in member.curves.floors
+        if floor.metric == metric and condition_key(floor.value.fingerprint) == usual
+    ]  # fmt: skip
+    known = [value for value in floors if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _only(curves: Curves, kept: dict[int, object]) -> Curves:
@@ -132,8 +151,7 @@ def means(points: pd.DataFrame) -> pd.DataFrame:
 
 def sweep_sentences(found: SweepCurves) -> list[str]:
     """What a sweep shows, model by model, then the floor and what was left out."""
-    costs = bool((found.points["x"] == found.points["nfe"]).all())
-    describe = _cost_sentence if costs else _range_sentence
+    describe = _cost_sentence if found.costs else _range_sentence
     rows = means(found.points).groupby("label", sort=True)
     sentences = [describe(str(label), part, found) for label, part in rows]
     if found.floor is not None:
@@ -166,6 +184,33 @@ def _range_sentence(label: str, part: pd.DataFrame, found: SweepCurves) -> str:
     if len(ordered) > 1 and best["x"] == last["x"]:
         text += ", so that more than was tried may be better still"
     return f"{text}."
+
+
+def mean_shares(points: pd.DataFrame) -> pd.DataFrame:
+    """Precision and recall of the points that have both, averaged over seeds: label, model, series, x, and these."""
+    known = points.dropna(subset=list(SHARES))
+    known = known.astype(dict.fromkeys(SHARES, float))
+    groups = known.groupby(["label", "model", "series", "x"], sort=True)[list(SHARES)]
+    return groups.mean().reset_index()
+
+
+def share_sentences(found: SweepCurves) -> list[str]:
+    """For every line, where precision is highest and where recall is; then where the real images are."""
+    sentences = []
+    for (label, series), part in mean_shares(found.points).groupby(["label", "series"], sort=True):
+        name = str(label) if found.points[found.points["label"] == label]["series"].nunique() == 1 else (
+            f"{label}, {series}"
+        )  # fmt: skip
+        ends = []
+        for share in SHARES:
+            best = part.loc[part[share].idxmax()]
+            others = ", ".join(f"{other} {number(best[other])}" for other in SHARES if other != share)
+            ends.append(f"{share} is highest, {number(best[share])}, at {best['x']:g} ({others})")
+        sentences.append(f"{name}: " + "; ".join(ends) + ".")
+    if found.shares is not None and sentences:
+        precision, recall = map(number, found.shares)
+        sentences.append(f"As many real training images (cross) have precision {precision}, recall {recall}.")
+    return sentences
 
 
 def profile_groups(members: list[Member]) -> dict[tuple[str, str, str], list[tuple[Member, BitProfile]]]:

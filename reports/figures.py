@@ -7,7 +7,7 @@ against compute, which joins all budgets that were measured under the same condi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -207,3 +207,22 @@ def trajectory_figures(table: Table, unreadable: list[str]) -> Iterator[ReportFi
             name = f"{dataset}_trajectory_{run.name}_{run.record.config_hash[:6]}"
             drawn = pictures.picture(image, f"{run.name}, step by step")
             yield ReportFigure(name, title, CAPTIONS["trajectory"], drawn)
+
+
+def run_titles(runs: list[Run]) -> list[str]:
+    """The models' names, with the start of the configuration's hash where several runs have one name."""
+    twins = {run.name for run in runs if sum(other.name == run.name for other in runs) > 1}
+    return [f"{run.name} · {run.record.config_hash[:6]}" if run.name in twins else run.name for run in runs]
+
+
+def run_pictures(
+    run: Run, title: str, dataset: str, read: Reader, wanted: Mapping[str, tuple[str, str]]
+) -> Iterator[ReportFigure]:
+    """Those of the ``wanted`` pictures (what it is called and a caption, by name) that a run has."""
+    for name, (what, caption) in wanted.items():
+        path = run.picture_path(name)
+        image = read(load_picture, path) if path.exists() else None
+        if image is not None:
+            drawn = pictures.picture(image, f"{title}, seed {run.record.seed}")
+            stem = f"{dataset}_{name}_{run.name}_{run.record.config_hash[:6]}"
+            yield ReportFigure(stem, f"{title}: {what}", caption, drawn)

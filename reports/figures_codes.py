@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reports import pictures, plots_codes
-from reports.collect import Run, load_log, load_picture
-from reports.figures import Reader, ReportFigure, one_per_row
+from reports import plots_codes
+from reports.collect import Run, load_log
+from reports.figures import Reader, ReportFigure, one_per_row, run_pictures, run_titles
 from reports.plots import Look
 from reports.tables import Table
 
@@ -42,8 +42,7 @@ def code_figures(table: Table, look: dict[str, Look], unreadable: list[str]) -> 
     """Figures of a comparison's first stages, one run per configuration; ``unreadable`` as in ``reports.figures``."""
     read, dataset = Reader(unreadable), table.group.dataset
     runs = [run for run in one_per_row(table.runs) if run.record.reconstruction]
-    twins = {run.name for run in runs if sum(other.name == run.name for other in runs) > 1}
-    titles = [f"{run.name} · {run.record.config_hash[:6]}" if run.name in twins else run.name for run in runs]
+    titles = run_titles(runs)
     use = plots_codes.code_use(runs, look, titles)
     if use is not None:
         told = "; ".join(_told(run, title) for run, title in zip(runs, titles, strict=True))
@@ -53,17 +52,7 @@ def code_figures(table: Table, look: dict[str, Look], unreadable: list[str]) -> 
     if training is not None:
         yield ReportFigure(f"{dataset}_codes_in_training", "Codes in use during training", TRAINING_CAPTION, training)
     for run, title in zip(runs, titles, strict=True):
-        yield from _pictures(run, title, dataset, read)
-
-
-def _pictures(run: Run, title: str, dataset: str, read: Reader) -> Iterator[ReportFigure]:
-    for name, (what, caption) in PICTURES.items():
-        path = run.picture_path(name)
-        image = read(load_picture, path) if path.exists() else None
-        if image is not None:
-            drawn = pictures.picture(image, f"{title}, seed {run.record.seed}")
-            stem = f"{dataset}_{name}_{run.name}_{run.record.config_hash[:6]}"
-            yield ReportFigure(stem, f"{title}: {what}", caption, drawn)
+        yield from run_pictures(run, title, dataset, read, PICTURES)
 
 
 def _told(run: Run, title: str) -> str:

@@ -6,13 +6,15 @@ import re
 from collections.abc import Iterator
 
 from evaluation.curves import load_curves
-from reports import plots_curves
+from reports import plots_curves, plots_tradeoffs
+from reports.columns import number
 from reports.curves import (
     Member,
     SweepCurves,
     members_of,
     profile_groups,
     profile_sentences,
+    share_sentences,
     sweep_sentences,
     sweeps_of,
 )
@@ -23,6 +25,16 @@ from reports.tables import Table
 PARTS_CAPTION = (
     "What each bound or estimate is the sum of. What is left of 0 is taken off, and the black mark is the sum, that "
     "of the tables. Parts of different kinds are different quantities; kinds are not ranked against each other."
+)
+TRIED_CAPTION = (
+    "A likelihood that depends on a setting is taken at the value (marked) that is best for a few validation images, "
+    "never for the test images that it is printed for. Of annealed importance sampling this is sigma, the noise that "
+    "is assumed around what the generator makes: too little is surprised by every pixel, too much knows nothing."
+)
+SHARES_NOTE = (
+    "Precision is the share of generated images that look real, recall the share of real images that are covered; "
+    "numbers beside the points are values of the setting. To the upper right is better, and moving along a line trades "
+    "one for the other."
 )
 
 
@@ -44,6 +56,7 @@ def curve_figures(
             f"{sentences} {_sweep_note(found)}", plots_curves.sweep_figure(found, look),
             alt=f"{found.metric} against {found.axis.label}. {sentences}",
         )  # fmt: skip
+        yield from _shares(found, look, stem, suffix)
     for (kind, label, _), profiles in profile_groups(members).items():
         sentences = " ".join(profile_sentences(profiles))
         n = profiles[0][1].n_images
@@ -60,6 +73,7 @@ def curve_figures(
             f"{stem}_likelihood_parts{suffix}", "What the bits per dimension are made of", PARTS_CAPTION, parts,
             alt=f"Bits per dimension split into parts: {bars}"[:600],
         )
+    yield from _tried(table, look, suffix)
 
 
 def _sweep_note(found: SweepCurves) -> str:
@@ -68,3 +82,29 @@ def _sweep_note(found: SweepCurves) -> str:
     if len(settings) == found.points["label"].nunique():
         strokes = "Thin strokes are intervals of evaluation noise."
     return f"n = {found.n:,} generated images at every point, of one checkpoint per seed. {strokes}"
+
+
+def _shares(found: SweepCurves, look: dict[str, Look], stem: str, suffix: str) -> Iterator[ReportFigure]:
+    """Precision against recall along a sweep, where its points have both."""
+    figure = plots_tradeoffs.share_figure(found, look)
+    if figure is not None:
+        sentences = " ".join(share_sentences(found))
+        yield ReportFigure(
+            f"{stem}_precision_recall_by_{found.axis.name}{suffix}",
+            f"Precision against recall by {found.axis.title}", f"{sentences} {SHARES_NOTE} n = {found.n:,}.", figure,
+            alt=f"Precision against recall along {found.axis.label}. {sentences}",
+        )  # fmt: skip
+
+
+def _tried(table: Table, look: dict[str, Look], suffix: str) -> Iterator[ReportFigure]:
+    """Likelihoods against the settings that were chosen on validation images."""
+    figure = plots_tradeoffs.tried_figure(table, look)
+    if figure is not None:
+        told = "; ".join(
+            f"{label}: {number(min(values.values()))} bits/dim at {name} {min(values, key=values.__getitem__):g}"
+            for label, _, _, name, values in plots_tradeoffs.tried_values(table)
+        )
+        yield ReportFigure(
+            f"{table.group.dataset}_likelihood_by_setting{suffix}", "Bits per dimension against what was calibrated",
+            TRIED_CAPTION, figure, alt=f"Lowest of what was tried: {told}"[:600],
+        )

@@ -25,6 +25,7 @@ from reports.details import fingerprint_grid, likelihood_grid, metric_grid, spee
 from reports.figures import ReportFigure, dataset_figures, trajectory_figures
 from reports.figures_codes import code_figures
 from reports.figures_curves import curve_figures, read_members
+from reports.figures_latents import latent_figures
 from reports.first_stage import first_stage_grid, stage_grid
 from reports.grid import Grid
 from reports.modes import mode_grid
@@ -135,7 +136,10 @@ def _dataset_parts(
             members += own
             drawn = publish(curve_figures(table, own, look, f"_{place + 1}" if place else ""))
             comparisons.append(_comparison(table, drawn))
-        last = chain(code_figures(group[0], look, unreadable), trajectory_figures(group[0], unreadable))
+        last = chain(
+            code_figures(group[0], look, unreadable), latent_figures(group[0], unreadable),
+            trajectory_figures(group[0], unreadable),
+        )  # fmt: skip
         parts.append(DatasetPart(dataset, comparisons, figures, publish(last)))
     for old in (p for p in (folder / "figures").glob("*.*") if p.suffix in (".svg", ".png") and p.name not in written):
         old.unlink()  # a figure of an earlier report that these records no longer support

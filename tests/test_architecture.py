@@ -22,7 +22,7 @@ FORBIDDEN = {
 }
 # ... with the contracts through which rooms see each other ...
 ALLOWED = {
-    "evaluation": ("models.base", "models.flops"),
+    "evaluation": ("models.base", "models.flops", "models.latents"),
     "reports": ("evaluation.curves", "evaluation.files", "evaluation.record", "evaluation.seal"),
     "experiments/presets": ("experiments.presets.base",),
 }

@@ -61,7 +61,7 @@ def summarise(bounds: list[LikelihoodBound], dimensions: int, check: SelfCheck |
     return Likelihood(
         mean, low, high, bounds[0].kind, parts, len(bits), standard_error=error, settings=bounds[0].settings,
         self_check=check.text if check else None, self_check_passed=check.passed if check else None,
-        nfe=float(torch.cat(counts).mean()) if counts else None,
+        nfe=float(torch.cat(counts).mean()) if counts else None, tried=bounds[0].tried,
     )
 
 

@@ -27,7 +27,8 @@ TOP_FILES = {README: MAX_JSON, SUMS: MAX_JSON, CARD: MAX_TABLE, RESULTS: MAX_TAB
 CELL_FILES = {
     RECORD_FILE: MAX_JSON, CONFIG_FILE: MAX_JSON, DONE_FILE: MAX_SEAL, "samples.npz": MAX_ARRAYS,
     "samples.png": MAX_PICTURE, "trajectory.png": MAX_PICTURE, "reconstructions.png": MAX_PICTURE,
-    "codes.png": MAX_PICTURE, "inpainting.png": MAX_PICTURE, "metrics.csv": MAX_TABLE,
+    "codes.png": MAX_PICTURE, "inpainting.png": MAX_PICTURE, "interpolation.png": MAX_PICTURE,
+    "mixing.png": MAX_PICTURE, "inversion.png": MAX_PICTURE, "metrics.csv": MAX_TABLE,
     CHECKPOINT: MAX_ARCHIVE, CHECKSUM: 200, CURVES_FILE: MAX_JSON,
 }  # fmt: skip
 CONTROL_FILES = {".json": MAX_JSON, ".npz": MAX_ARRAYS}

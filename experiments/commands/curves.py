@@ -10,7 +10,7 @@ from experiments.commands.base import PROG
 
 USAGE = "curves CELL ..."
 NUM_SAMPLES = 2000
-VARIED = ("samplers", "nfe", "guidance", "temperature", "steps", "choice_temperature")
+VARIED = ("samplers", "nfe", "guidance", "temperature", "steps", "choice_temperature", "psi")
 NOTES = """Measured with the cell's own data, feature extractor and classes and kept in its folder as curves.json, point
 by point: what is there is not measured again. n is at most the size of the test split. The report shows them."""
 
@@ -32,6 +32,8 @@ def main(argv: Sequence[str]) -> int:
                         help="of parallel decoding (default: 1 2 4 8 16 32)")
     parser.add_argument("--choice-temperature", nargs="+", type=options.number(0, 100), metavar="T",
                         help="of the noise on what is certain in it (default: 0 1 2 4.5 9 18)")
+    parser.add_argument("--psi", nargs="+", type=options.number(0, 3), metavar="P",
+                        help="truncation of an adversarial model (default: 0.3 0.4 0.5 0.6 0.7 0.8 0.9 1 1.1 1.2)")
     parser.add_argument("--num-samples", default=NUM_SAMPLES, type=options.whole_number(2, 1_000_000), metavar="N",
                         help=f"images per point (default: {NUM_SAMPLES})")
     parser.add_argument("--seed", type=options.seed, metavar="N", help="of sampling (default: the cell's)")

@@ -15,6 +15,7 @@ from experiments.sample_request import DEFAULT_N, FEW, THRESHOLDS, SampleRequest
 USAGE = "sample CHECKPOINT ..."
 
 MAX_SCALE = 1000.0
+PSI = "truncation of an adversarial model: below 1 likelier images that differ less"
 NOTES = """\
 The options from --trajectory on are for models that have them; the others say so.
 --trajectory writes FILE as a strip .png (a row an image, a column a step) and, beside it, the animation as
@@ -38,6 +39,7 @@ def sample_parser() -> Parser:
     add_seed(parser)
     _add_sampler(parser)
     _add_codes(parser)
+    parser.add_argument("--psi", type=options.number(0, 3), metavar="P", help=PSI)
     _add_given(parser)
     return parser
 

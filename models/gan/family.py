@@ -7,22 +7,26 @@ bidirectional Monte Carlo. A member brings generator, discriminator and the stag
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from models.base import (
+    Asked,
     GenerativeModel,
     LikelihoodBound,
     Samples,
     SelfCheck,
+    Sweep,
     image_generators,
     normal_noise,
     to_uint8,
 )
 from models.gan.likelihood import (
     CHAINS,
+    FACTORS,
     LEAPFROG_STEPS,
     TEMPERATURES,
     Calibration,
@@ -31,9 +35,14 @@ from models.gan.likelihood import (
     estimate,
     evaluations_per_image,
     sandwich,
+    sigma_sweep,
 )
+from models.gan.projection import Search, search
+from models.gan.truncation import psi_sweep, truncated
+from models.latents import Projection
 
 CHECKED_IMAGES = 8
+SEARCH = Search()  # how latents are sought unless it is said otherwise
 MAX_GAP = 0.1  # bits/dim between the sandwich's bounds above which the estimate is not trusted
 
 
@@ -43,6 +52,7 @@ class AdversarialFamily(GenerativeModel):
     likelihood_kinds = ("ais",)
     slow_likelihood_kinds = ("ais",)
     sampler = "one generator evaluation"
+    sweep_options = ("psi",)
 
     generator: nn.Module  # z (B, latent_dim), labels (B,) -> images (B, C, H, W)
     discriminator: nn.Module  # images (B, C, H, W), labels (B,) -> logits (B,)
@@ -74,15 +84,64 @@ class AdversarialFamily(GenerativeModel):
     def sampling_modules(self) -> list[nn.Module]:
         return [self.generator]
 
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        return (self.hparams.latent_dim,)
+
     @torch.inference_mode()
-    def sample(self, n: int, *, condition: Tensor | None = None, generator: torch.Generator) -> Samples:
-        """Contract of ``GenerativeModel.sample``; without labels, classes are drawn uniformly."""
+    def sample(
+        self, n: int, *, condition: Tensor | None = None, generator: torch.Generator, psi: float = 1.0,
+        noise: Tensor | None = None,
+    ) -> Samples:
+        """Contract of ``GenerativeModel.sample``; without labels, classes are drawn uniformly.
+
+        Args:
+            psi: Truncation, 0..3: every latent is that many times as far from the mean (``models.gan.truncation``).
+            noise: Latents float32 (n, latent_dim), in place of the generator's.
+
+        Raises:
+            ValueError: if an option is out of range or of another shape.
+        """
         labels = self.labels_or_null(n, condition)
-        noise = image_generators(n, generator)
-        z = normal_noise((self.hparams.latent_dim,), noise).to(self.device)
-        drawn = torch.stack([torch.randint(self.num_classes, (), generator=g) for g in noise]).to(self.device)
+        generators = image_generators(n, generator)
+        z = normal_noise(self.noise_shape, generators)  # in any case: the classes must not depend on it
+        if noise is not None:
+            if noise.shape != z.shape or noise.dtype != z.dtype:
+                raise ValueError(f"noise must be float32 {tuple(z.shape)}, not {noise.dtype} {tuple(noise.shape)}")
+            z = noise
+        z = truncated(z, psi).to(self.device)
+        drawn = torch.stack([torch.randint(self.num_classes, (), generator=g) for g in generators]).to(self.device)
         labels = torch.where(labels == self.num_classes, drawn, labels)
         return Samples(to_uint8(self.decode(z, labels)), nfe=1)
+
+    def sweeps(self, asked: Asked) -> tuple[Sweep, ...]:
+        """Truncation."""
+        self.check_asked(asked)
+        return (psi_sweep(asked),)
+
+    def project(
+        self, images: Tensor, *, condition: Tensor | None = None, generator: torch.Generator,
+        how: Search | None = None,
+    ) -> Projection:
+        """Contract of ``GenerativeModel.project``; without labels every class is tried and the best one kept.
+
+        ``how`` is it sought (``models.gan.projection``); by default as ``SEARCH``.
+
+        Raises:
+            ValueError: if images or labels do not fit the model.
+        """
+        self.check_images(images)
+        labels = None if condition is None else self.labels_or_null(len(images), condition)
+        with torch.inference_mode(False), torch.enable_grad():
+            found = search(
+                self.decode, images.clone().to(self.device), labels if labels is None else labels.clone(),
+                image_generators(len(images), generator), latent_dim=self.hparams.latent_dim,
+                num_classes=self.num_classes, how=how or SEARCH,
+            )
+        with torch.inference_mode():
+            back = to_uint8(self.decode(found.latents, found.classes))
+        error = (images.to(self.device).double() - back.double()).flatten(1).square().mean(1).sqrt()
+        return Projection(found.latents, found.classes, back, error)
 
     def density(self) -> Density:
         """The generator with the observation noise that is in force."""
@@ -93,6 +152,15 @@ class AdversarialFamily(GenerativeModel):
         self.check_images(images)
         with torch.inference_mode(False), torch.enable_grad():
             self.calibration = calibrate(self.density(), images.clone(), generator)
+
+    def observation_sweep(
+        self, images: Tensor, *, generator: torch.Generator, factors: Sequence[float] = FACTORS
+    ) -> dict[float, float]:
+        """bits/dim of the first uint8 images (N, C, H, W) by sigma, at ``factors`` times the one in force."""
+        self.check_images(images)
+        sigmas = [factor * self.calibration.sigma for factor in factors]
+        with torch.inference_mode(False), torch.enable_grad():
+            return sigma_sweep(self.density(), images.clone(), generator, sigmas)
 
     def log_likelihood_bound(
         self, images: Tensor, *, generator: torch.Generator, kind: str | None = None
@@ -111,7 +179,8 @@ class AdversarialFamily(GenerativeModel):
         }  # fmt: skip
         nfe = torch.full((len(images),), float(evaluations_per_image(self.num_classes)), dtype=torch.float64)
         return LikelihoodBound(
-            found.log_likelihood, kind, {kind: found.log_likelihood}, self.calibration.settings() | settings, nfe
+            found.log_likelihood, kind, {kind: found.log_likelihood}, self.calibration.settings() | settings, nfe,
+            self.calibration.tried(),
         )
 
     def check_likelihood(self, images: Tensor, *, kind: str, generator: torch.Generator) -> SelfCheck:

@@ -9,7 +9,7 @@ may be held against an entropy. Estimated by annealed importance sampling, Wu et
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -21,6 +21,7 @@ from models.gan import ais
 HALF_BIN = 1 / 255
 SIGMAS = (0.05, 0.08, 0.12, 0.18, 0.28, 0.42, 0.65, 1.0)  # tried on validation images; images span 2
 DEFAULT_SIGMA = 0.28
+FACTORS = (0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 2.0)  # of the sigma in force, for a closer look around it
 CHAINS = 4
 TEMPERATURES = 400
 TUNING_TEMPERATURES = 100
@@ -99,6 +100,11 @@ class Calibration:
         tried = ", ".join(f"{bits:.2f} at {sigma:g}" for sigma, bits in self.sweep.items())
         return {"sigma": self.sigma, "sigma is": chosen} | ({"validation bits/dim by sigma": tried} if tried else {})
 
+    def tried(self) -> dict[str, dict[float, float]]:
+        """What a likelihood's ``tried`` says of it; a sigma without a finite number is left out."""
+        finite = {sigma: bits for sigma, bits in self.sweep.items() if math.isfinite(bits)}
+        return {"sigma": finite} if finite else {}
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -159,17 +165,24 @@ def sandwich(density: Density, n: int, generator: torch.Generator) -> Sandwich:
     return Sandwich(torch.cat(lower), torch.cat(upper))
 
 
-def calibrate(density: Density, images: Tensor, generator: torch.Generator) -> Calibration:
-    """The sigma with the fewest bits/dim on a few uint8 validation images, by annealing on short ladders.
+def sigma_sweep(
+    density: Density, images: Tensor, generator: torch.Generator, sigmas: Sequence[float] | None = None
+) -> dict[float, float]:
+    """bits/dim of the first few uint8 images (N, C, H, W) by observation noise, by annealing on short ladders.
 
-    All sigmas see the same images and the same noise.
+    Those tried are ``SIGMAS`` unless others are given. All see the same images and the same noise, so that differences
+    between them are surer than each number.
+
+    Raises:
+        ValueError: if there is no image, or a sigma is not above 0.
     """
-    images = images[:CALIBRATION_IMAGES]
+    images, sigmas = images[:CALIBRATION_IMAGES], SIGMAS if sigmas is None else sigmas
     if len(images) == 0:
         raise ValueError("calibration needs at least one validation image")
-    seed = int(torch.randint(2**63 - 1, (), generator=generator))
-    sweep = {}
-    for sigma in SIGMAS:
+    if not all(0 < sigma < math.inf for sigma in sigmas):
+        raise ValueError(f"sigma must be a number above 0, not {', '.join(map(str, sigmas))}")
+    seed, sweep = int(torch.randint(2**63 - 1, (), generator=generator)), {}
+    for sigma in sigmas:
         generators = image_generators(len(images), torch.Generator().manual_seed(seed))
         candidate = replace(density, sigma=sigma)
         found = [
@@ -177,6 +190,12 @@ def calibrate(density: Density, images: Tensor, generator: torch.Generator) -> C
             for real, own, (block,) in blocks(generators, images)
         ]
         sweep[sigma] = float(-torch.cat(found).mean() / (images[0].numel() * math.log(2)))
+    return sweep
+
+
+def calibrate(density: Density, images: Tensor, generator: torch.Generator) -> Calibration:
+    """The sigma of ``SIGMAS`` with the fewest bits/dim on a few uint8 validation images."""
+    sweep = sigma_sweep(density, images, generator)
     return Calibration(min(sweep, key=sweep.__getitem__), sweep)
 
 

@@ -21,7 +21,7 @@ from evaluation.likelihood.bits import score_likelihood
 from evaluation.record import Record
 from evaluation.reference import Generated, Reference
 from evaluation.runner import generate
-from evaluation.sweeps import Conditions, SweepError, draw, floor_of, measure_profile, measure_sweeps
+from evaluation.sweeps import Conditions, SweepError, draw, floors_of, measure_profile, measure_sweeps
 from models.base import GenerativeModel, Setting, Sweep
 from tests.models.tiny import randomised, tiny_config
 from tests.reports import synthetic
@@ -94,8 +94,18 @@ def test_a_point_is_what_the_exam_measures(model: GenerativeModel, measured: Cur
 def test_the_floor_is_that_of_the_control(reference: Reference) -> None:
     drawn = real_train(DATA, N, np.random.default_rng(7))
     scores = reference.score(Generated(drawn.images, drawn.labels))
-    floor = floor_of(reference, seed=7)
-    assert (floor.metric, floor.value) == ("fd_digits", scores["fd_digits"])
+    floors = floors_of(reference, seed=7)
+    assert [(f.metric, f.value) for f in floors] == [(n, scores[n]) for n in ("fd_digits", "precision", "recall")]
+
+
+def test_precision_and_recall_stand_beside_the_distance(
+    model: GenerativeModel, measured: Curves, reference: Reference
+) -> None:
+    made = generate(model, asked_labels(DATA, N), seed=3, batch_size=16)
+    expected = reference.score(made)
+    (point,) = [p for p in measured.points if p.sweep == "guidance" and p.x == 1]
+    assert point.beside == {name: expected[name] for name in ("precision", "recall")}
+    assert {floor.metric for floor in measured.floors} == {"fd_digits", "precision", "recall"}
 
 
 def test_what_was_measured_is_not_measured_again(

@@ -83,8 +83,7 @@ def test_a_truncated_checkpoint_is_refused(
     "options",
     [
         "--steps 4", "--sampler heun", "--guidance-scale 2", "--guidance-interval 0 1", "--threshold static", "--eta 0",
-        "--trajectory", "--image a.png --strength 0.5", "--image a.png --mask b.png", "--interpolate 1",
-        "--interpolate 0 --seed 1",
+        "--trajectory", "--image a.png --strength 0.5", "--image a.png --mask b.png",
     ],
 )
 def test_what_a_model_does_not_have_is_refused(
@@ -93,6 +92,30 @@ def test_what_a_model_does_not_have_is_refused(
     out = tmp_path / "new" / "a.png"
     assert main(["sample", str(checkpoint), "--out", str(out), *options.split()]) == 2
     name = options.split()[0]
-    expected = f"error: {checkpoint} is a GAN and has no {name}; it takes --n, --label, --seed\n"
+    expected = f"error: {checkpoint} is a GAN and has no {name}; it takes --n, --label, --seed, --psi, --interpolate\n"
     assert capsys.readouterr().err == expected
     assert not out.parent.exists()
+
+
+def test_truncation_to_nothing_leaves_one_image_per_class(checkpoint: Path, tmp_path: Path) -> None:
+    plain = sample(checkpoint, tmp_path / "a.npz", "--n", "20")["images"]
+    assert (sample(checkpoint, tmp_path / "b.npz", "--n", "20", "--psi", "1")["images"] == plain).all()
+    mean = sample(checkpoint, tmp_path / "c.npz", "--n", "20", "--psi", "0")["images"]
+    assert (mean[:10] == mean[10:]).all() and not (plain[:10] == plain[10:]).all()
+
+
+def test_a_way_between_two_seeds_has_their_images_at_its_ends(checkpoint: Path, tmp_path: Path) -> None:
+    options = ("--n", "5", "--seed", "3", "--interpolate", "4", "--label", "2")
+    way = sample(checkpoint, tmp_path / "a.npz", *options)["images"].astype(int)
+    for place, seed in ((0, 3), (-1, 4)):
+        end = sample(checkpoint, tmp_path / "b.npz", *f"--n 1 --seed {seed} --label 2".split())["images"].astype(int)
+        assert abs(way[place] - end[0]).max() <= 1
+    assert main(["sample", str(checkpoint), "--n", "5", "--interpolate", "1", "--out", str(tmp_path / "a.gif")]) == 0
+
+
+@pytest.mark.parametrize("psi", ["-1", "3.5", "nan"])
+def test_psi_out_of_range_is_refused(
+    psi: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sample", str(checkpoint), "--psi", psi, "--out", str(tmp_path / "a.npz")]) == 2
+    assert f"must be a number from 0 to 3, not '{psi}'" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from experiments.cell_files import CellState, faults, finished_record, state
 from experiments.cli import main
 from experiments.engine import run_cell
 from experiments.locks import cell_lock
+from models.gan.projection import Search
 from tests.experiments.test_engine import folder_of, tiny_cell
 
 FEW = ("--samplers", "heun", "dpmpp_2m", "--nfe", "1", "2", "--guidance", "1", "--num-samples", "60")
@@ -23,13 +24,17 @@ FEW = ("--samplers", "heun", "dpmpp_2m", "--nfe", "1", "2", "--guidance", "1", "
 
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Finished cells of two models with curves and of one without."""
+    """Finished cells of three models with curves."""
     out = tmp_path_factory.mktemp("runs")
     found = {}
-    for name in ("diffusion", "vqvae", "gan"):
-        cell = tiny_cell(name)
-        run_cell(cell, out, console=Console(file=io.StringIO()))
-        found[name] = folder_of(cell, out)
+    with pytest.MonkeyPatch.context() as patch:  # curves ask for no likelihood of the adversarial model
+        patch.setattr("models.gan.likelihood.TEMPERATURES", 20)
+        patch.setattr("models.gan.likelihood.TUNING_TEMPERATURES", 10)
+        patch.setattr("models.gan.family.SEARCH", Search(steps=10, restarts=2))
+        for name in ("diffusion", "vqvae", "gan"):
+            cell = tiny_cell(name)
+            run_cell(cell, out, console=Console(file=io.StringIO()))
+            found[name] = folder_of(cell, out)
     return found
 
 
@@ -106,13 +111,29 @@ def refused(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_a_model_without_settings_is_one_sentence(
-    cells: dict[str, Path], cell: Path, capsys: pytest.CaptureFixture[str]
+    cells: dict[str, Path], cell: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr("models.gan.family.AdversarialFamily.sweep_options", ())
     sentence = "gan has no curves: its sampler has no settings to vary"
     assert sentence in refused([str(cells["gan"])], capsys)
     assert sentence in refused([str(cells["gan"]), "--guidance", "2"], capsys)
     assert main(["curves", str(cells["gan"]), str(cell), *FEW]) == 0  # the other is measured all the same
     assert sentence in capsys.readouterr().out
+
+
+def test_the_truncation_of_an_adversarial_model(
+    cells: dict[str, Path], cell: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gan = cell.parents[3] / cells["gan"].relative_to(cells["gan"].parents[3])
+    assert main(["curves", str(gan), "--psi", "0.5", "1", "0", "--num-samples", "60"]) == 0
+    assert "3 points, n = 60 images each" in capsys.readouterr().out
+    record = record_of(gan)
+    found = load_curves(gan / CURVES_FILE, record)
+    assert [(p.sweep, p.x, p.options) for p in found.points] == [("psi", x, {"psi": x}) for x in (0.0, 0.5, 1.0)]
+    assert found.points[2].value == record.metrics["fd_digits"] != found.points[1].value
+    assert found.points[2].beside == {name: record.metrics[name] for name in ("precision", "recall")}
+    assert found.points[0].beside["recall"].value == 0, "ten different images cover nothing"
+    assert "gan: there is no guidance to vary; allowed: psi" in refused([str(gan), "--guidance", "2"], capsys)
 
 
 def test_the_temperature_of_a_model_of_codes(

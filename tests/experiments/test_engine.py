@@ -20,11 +20,13 @@ from evaluation.config import EvaluationConfig
 from evaluation.controls import CONTROLS
 from evaluation.record import RECORD_FILE, Record, load_failure, load_record
 from evaluation.seal import read_seal
+from experiments.archive.layout import CELL_FILES
 from experiments.cell_files import DONE_FILE, finished_record
 from experiments.checkpoints import checksum_path
 from experiments.config import Cell
 from experiments.discovery import model_names
 from experiments.engine import CellError, run_cell
+from models.gan.projection import Search
 from tests.models.tiny import tiny_config
 
 EXAM = EvaluationConfig(
@@ -39,7 +41,7 @@ KEYS = {
     "budget": "train_flops images_seen steps stages reason_missing",
     "parameters": "total sampling",
     "likelihood": "bits_per_dim ci_low ci_high kind parts n_images reason_missing standard_error self_check "
-    "self_check_passed settings nfe",
+    "self_check_passed settings nfe tried",
     "speed": "images_per_second latency_ms_p50 latency_ms_p95 nfe batch_size peak_memory_mib flops_per_image "
     "utilisation reason_missing ci_low ci_high latency_ms_p90 warm_up_seconds matmul_peak_flops sweep stage_seconds "
     "stage_latency_ms",
@@ -68,6 +70,7 @@ def short_annealing() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("models.gan.likelihood.TEMPERATURES", 20)
         patch.setattr("models.gan.likelihood.TUNING_TEMPERATURES", 10)
+        patch.setattr("models.gan.family.SEARCH", Search(steps=10, restarts=2))
         yield
 
 
@@ -121,6 +124,16 @@ def test_a_cell_with_codes_has_the_exam_of_its_first_stage_and_its_pictures(fini
     assert {"reconstructions.png", "codes.png"} <= set(read_seal(folder_of(cell, out)).files)
     assert finished("gan")[2].reconstruction is None
     assert not (folder_of(finished("gan")[0], out) / "codes.png").exists()
+
+
+def test_a_cell_with_a_latent_space_has_its_pictures_and_what_calibration_tried(finished: Finished) -> None:
+    cell, out, record = finished("gan")
+    names = {"interpolation.png", "mixing.png", "inversion.png"}
+    assert names <= set(read_seal(folder_of(cell, out)).files) and names <= set(CELL_FILES)
+    assert not any((folder_of(finished("vqvae")[0], out) / name).exists() for name in names)
+    tried = record.likelihood.tried["sigma"]
+    assert len(tried) > 3 and record.likelihood.settings["sigma"] == min(tried, key=tried.__getitem__)
+    assert finished("vqvae")[2].likelihood.tried == {}
 
 
 @pytest.mark.parametrize("name", MODELS)

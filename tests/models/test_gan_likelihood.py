@@ -11,7 +11,14 @@ from torch import Tensor
 
 from models.base import image_generators
 from models.gan import likelihood
-from models.gan.likelihood import Calibration, Density, calibrate, discretized_normal_log_prob, simulate_levels
+from models.gan.likelihood import (
+    Calibration,
+    Density,
+    calibrate,
+    discretized_normal_log_prob,
+    sigma_sweep,
+    simulate_levels,
+)
 from tests.models.tiny import random_model, tiny_data
 
 LEVELS = torch.arange(256, dtype=torch.uint8)
@@ -110,6 +117,41 @@ def test_calibration_finds_the_noise_of_the_data(density: Density, monkeypatch: 
         calibrate(density, images[:0], torch.Generator())
 
 
+def test_the_sweep_over_the_noise_is_that_of_quadrature(density: Density, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(likelihood, "TUNING_TEMPERATURES", 120)
+    _, _, images = density.simulate(image_generators(4, torch.Generator().manual_seed(3)))
+    sigmas = (0.1, 0.2, 0.5)
+    found = sigma_sweep(density, images, torch.Generator().manual_seed(4), sigmas)
+    assert tuple(found) == sigmas
+    for sigma in sigmas:
+        exact = float(-quadrature(Density(tiny_decoder, 1, 3, sigma), images).mean() / (3 * math.log(2)))
+        assert found[sigma] == pytest.approx(exact, abs=0.15)
+    alone = sigma_sweep(density, images, torch.Generator().manual_seed(4), (0.5,))
+    assert alone[0.5] == found[0.5], "all see the same noise"
+    for wrong in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match=r"sigma must be a number above 0, not 0\.2, "):
+            sigma_sweep(density, images, torch.Generator(), (0.2, wrong))
+
+
+def test_a_model_is_looked_at_around_its_own_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(likelihood, "TUNING_TEMPERATURES", 10)
+    model, (images, _) = random_model("gan"), tiny_data(9)
+    model.calibration = Calibration(0.4)
+    with torch.inference_mode():
+        found = model.observation_sweep(images, generator=torch.Generator().manual_seed(0))
+    assert list(found) == pytest.approx([0.4 * factor for factor in likelihood.FACTORS])
+    assert all(math.isfinite(bits) for bits in found.values()) and model.calibration.sigma == 0.4
+    one = model.observation_sweep(images[:8], generator=torch.Generator().manual_seed(0), factors=(2.0,))
+    assert one == {0.8: found[0.8]}, "the first eight images count"
+    with pytest.raises(ValueError, match="images must be uint8"):
+        model.observation_sweep(images.float(), generator=torch.Generator())
+
+
+def test_what_calibration_tried_is_told_where_it_is_finite() -> None:
+    assert Calibration(0.3, {0.3: 4.0, 0.9: 5.5, 1.0: math.inf}).tried() == {"sigma": {0.3: 4.0, 0.9: 5.5}}
+    assert Calibration().tried() == {} == Calibration(0.3, {0.3: math.inf}).tried()
+
+
 def test_the_model_says_what_its_number_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(likelihood, "SIGMAS", (0.3, 0.9))
     monkeypatch.setattr(likelihood, "TEMPERATURES", 20)
@@ -127,6 +169,7 @@ def test_the_model_says_what_its_number_depends_on(monkeypatch: pytest.MonkeyPat
     assert tuple(swept) == likelihood.SIGMAS and min(swept.values()) == swept[model.calibration.sigma]
     shown = str(again.settings["validation bits/dim by sigma"]).split(", ")
     assert shown == [f"{bits:.2f} at {sigma:g}" for sigma, bits in swept.items()]
+    assert bound.tried == {} and again.tried == {"sigma": swept}
     with pytest.raises(ValueError, match="unknown kind of likelihood 'elbo'; allowed: ais"):
         model.log_likelihood_bound(images, generator=torch.Generator(), kind="elbo")
     check = model.check_likelihood(images, kind="ais", generator=torch.Generator().manual_seed(1))
