@@ -48,7 +48,7 @@ def loss_weight(sigma: Tensor, sigma_data: float | Tensor) -> Tensor:
 
 
 class Denoiser(NoiseConditionalUNet):
-    """D(x; sigma, label) = c_skip x + c_out F(c_in x; c_noise, label), Eq. 7; ``fourier``: F sees fine waves of x too."""
+    """D(x; sigma, label) = c_skip x + c_out F(c_in x; c_noise, label), Eq. 7; ``fourier``: F sees waves of x too."""
 
     def __init__(
         self, image_shape: tuple[int, int, int], num_classes: int, *, fourier: bool = False, **network: Any
