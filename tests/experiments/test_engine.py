@@ -146,7 +146,8 @@ def test_the_record_says_what_was_done(name: str, finished: Finished) -> None:
     assert 0.7 * cell.budget < record.budget.train_flops <= cell.budget
     assert [s.name for s in record.budget.stages] == [s.name for s in model.stages()]
     assert record.budget.images_seen == sum(s.images_seen for s in record.budget.stages)
-    assert record.budget.images_seen == record.budget.steps * cell.model_config.batch_size
+    (batch,) = {stage.batch_size for stage in model.stages()}  # images of a step, of all the updates in it
+    assert record.budget.images_seen == record.budget.steps * batch
     assert record.parameters.total == sum(p.numel() for p in model.parameters()) >= record.parameters.sampling > 0
     assert record.likelihood == record.likelihoods[0]
     assert [found.kind for found in record.likelihoods] == list(model.likelihood_kinds)
