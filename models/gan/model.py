@@ -1,10 +1,11 @@
 """GAN: a generator and a discriminator play against each other; one evaluation makes an image.
 
-R3GAN, Huang et al. 2024 (arXiv:2501.05441): relativistic pairing loss with R1 and R2 at every
-step, Adam with beta_1 = 0. Over the first half of the budget gamma falls and beta_2, the half-life of the weight
-average and the probability of augmentation rise. Deviations: the learning rate falls to zero over the whole budget,
-as that of all models here, not to a quarter; the penalties are taken at augmented images, where D sees them; the
-half-life is also at most 5 % of the images seen.
+R3GAN, Huang et al. 2024 (arXiv:2501.05441): relativistic pairing loss with R1 and R2 at every step, Adam with beta_1 =
+0. As in its published configurations gamma falls to a tenth, beta_2 rises from 0.9 to 0.99, and the half-life of the
+weight average and the probability of augmentation rise from zero, each along half a cosine. Deviations: that takes half
+the budget here and a fixed 20 or 200 million images there; gamma falls in ratio instead of difference; the learning
+rate falls to zero over the whole budget, as that of all models here, not along the others to a quarter; the penalties
+are taken at augmented images, where D sees them; the half-life is also at most 5 % of the images seen.
 """
 
 from __future__ import annotations

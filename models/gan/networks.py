@@ -1,9 +1,10 @@
 """Generator and discriminator of R3GAN, mirrored, without normalisation.
 
-Huang et al. 2024 (arXiv:2501.05441), Sec. 4: residual blocks with leaky ReLU, zero-initialised
-last convolutions, resampling on the main path, class embedding in the latent and a projection
-discriminator. Deviations: dense 3x3 convolutions instead of grouped ones and pixel (un)shuffle at
-the image side, because grouped and high-resolution convolutions leave CPU cores idle.
+Huang et al. 2024 (arXiv:2501.05441), Sec. 4: residual blocks with leaky ReLU, zero-initialised last convolutions,
+resampling on the main path, class embedding in the latent and a projection discriminator. Deviations: blocks of two
+dense 3x3 convolutions behind their activations instead of 1x1, grouped 3x3 and 1x1 with twice the channels inside,
+and pixel (un)shuffle at the image side, because grouped and high-resolution convolutions leave CPU cores idle; means
+of four pixels where it filters before halving; plain linear maps from the latent and to the features; biases.
 """
 
 from __future__ import annotations

@@ -69,6 +69,22 @@ def say(folder: Path, line: str) -> None:
         file.write(f"{time.strftime('%H:%M:%S')} {line}\n")
 
 
+def keep_recipe(recipe: Any, folder: Path) -> None:
+    """Write a recipe, a dataclass, into a folder, which has one only."""
+    path, text = folder / "recipe.json", json.dumps(asdict(recipe), indent=1)
+    if path.is_file() and path.read_text(encoding="utf-8") != text:
+        raise SystemExit(f"{folder} holds a run of another recipe; name another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, text.encode())
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint, at once."""
+    temporary = path.with_suffix(".tmp")
+    torch.save(state, temporary)
+    os.replace(temporary, path)
+
+
 # The package.
 
 
@@ -150,9 +166,7 @@ class Run:
         """Write all of it, at once."""
         names = ("diffusion", "ema", "optimizer")
         state = {"step": self.step, "seconds": self.seconds} | {n: getattr(self, n).state_dict() for n in names}
-        temporary = self.path.with_suffix(".tmp")
-        torch.save(state, temporary)
-        os.replace(temporary, self.path)
+        save_state(self.path, state)
 
     def advance(self, images: Tensor, labels: Tensor) -> float:
         """One step of its Trainer; noise and learning rate are functions of the step."""
@@ -222,11 +236,15 @@ def write_images(path: Path, images: Tensor, labels: Tensor | None) -> None:
     os.replace(temporary, path)
 
 
-def score(images: np.ndarray) -> float:
-    """fd_fashion_mnist against the test split, as many images on both sides as there are."""
+def exam_features(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Features of test images and of those given, as many of both as there are."""
     extractor, real = load_extractor("fashion_mnist"), fashion_mnist.load(fashion_mnist.Config()).test.images
-    features = [extractor.extract(x[: len(images)]).features for x in (real, images[: len(real)])]
-    return frechet_distance(*features)
+    return extractor.extract(real[: len(images)]).features, extractor.extract(images[: len(real)]).features
+
+
+def score(images: np.ndarray) -> float:
+    """fd_fashion_mnist against the test split."""
+    return frechet_distance(*exam_features(images))
 
 
 def images_of(run: Run, options: argparse.Namespace) -> Path:
@@ -275,11 +293,7 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
         raise SystemExit("its classifier_free_guidance.py has no sigmoid schedule")
     fields = {name: getattr(options, name) for name in Recipe.__dataclass_fields__}
     recipe = Recipe(**fields | {"mults": tuple(options.mults)})
-    path, text = options.folder / "recipe.json", json.dumps(asdict(recipe), indent=1)
-    if path.is_file() and path.read_text(encoding="utf-8") != text:
-        raise SystemExit(f"{options.folder} holds a run of another recipe; name another folder")
-    options.folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, text.encode())
+    keep_recipe(recipe, options.folder)
     return recipe
 
 

@@ -14,9 +14,7 @@ of the mixture, scikit-learn's, does not. Its PixelCNN samples with batch norms 
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -30,12 +28,20 @@ from torch import Tensor, nn
 
 from datamodules import fashion_mnist
 from datamodules.module import stream_indices
-from evaluation.atomic import write_atomic
 from experiments.seeds import axis_seed
 from experiments.training import seed_libraries
 from models.base import to_uint8, warmup_cosine
 from models.flops import FlopCounter
-from tests.benchmarks.bench_diffusion_quality import BATCH, IMAGE_SIZE, SAVES, say, score, write_images
+from tests.benchmarks.bench_diffusion_quality import (
+    BATCH,
+    IMAGE_SIZE,
+    SAVES,
+    keep_recipe,
+    save_state,
+    say,
+    score,
+    write_images,
+)
 from tests.benchmarks.pythae_vqvae import FIRST, Recipe, as_data, encode, network_of, sampler_of, vqvae_of
 
 SAMPLERS = ("pixelcnn", "gmm", "maf", "iaf")
@@ -138,9 +144,7 @@ class Run:
         """Write all of it, at once."""
         state = {"identity": self.identity, "step": self.step, "seconds": self.seconds}
         state |= {"network": self.job.network.state_dict(), "optimizer": self.optimizer.state_dict()}
-        temporary = self.path.with_suffix(".tmp")
-        torch.save(state, temporary)
-        os.replace(temporary, self.path)
+        save_state(self.path, state)
 
     def advance(self, rows: Tensor) -> float:
         """One step of its BaseTrainer, which stops at a loss that is no number; the rate is a function of the step."""
@@ -279,11 +283,7 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
     if not 0 < options.sampler_share < 1:
         raise SystemExit(f"--sampler-share {options.sampler_share:g}: a fraction between 0 and 1")
     recipe = Recipe(**{name: getattr(options, name) for name in Recipe.__dataclass_fields__})
-    path, text = options.folder / "recipe.json", json.dumps(asdict(recipe), indent=1)
-    if path.is_file() and path.read_text(encoding="utf-8") != text:
-        raise SystemExit(f"{options.folder} holds a run of another recipe; name another folder")
-    options.folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, text.encode())
+    keep_recipe(recipe, options.folder)
     return recipe
 
 
