@@ -195,7 +195,7 @@ class StageLoop(Callback):
                 self.look(stage, done)
             values = {k: float(v) for k, v in trainer.callback_metrics.items()}
             losses = {k: v for k, v in values.items() if k.endswith("loss")}
-            check_finite(losses, self.plan.name, done)
+            check_finite(losses | {k: v for k, v in values.items() if k.endswith("grad_norm")}, self.plan.name, done)
             if reason := stage.trouble(values):
                 raise TrainingError(f"training stopped at step {done} of stage {self.plan.name}: {reason}")
             self.progress.update(done, losses, time.perf_counter() - self.started)
@@ -225,9 +225,9 @@ def seed_libraries(seed: int) -> None:
     seed_torch(seed)
 
 
-def check_finite(losses: dict[str, float], stage: str, step: int) -> None:
-    """Raise ``TrainingError`` if a loss is not a finite number."""
-    for name, value in losses.items():
+def check_finite(values: dict[str, float], stage: str, step: int) -> None:
+    """Raise ``TrainingError`` if a loss, or the norm of gradients, is not a finite number."""
+    for name, value in values.items():
         if not math.isfinite(value):
             raise TrainingError(f"training diverged: {name} became {value} at step {step} of stage {stage}")
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 LEAST_DIVERSITY = 1e-4  # of the real images' variance: a hundredth of their standard deviation
+MOST_DIVERSITY = 1e4  # a hundred times their standard deviation: far outside the grey levels there are
 PATIENCE = 40  # kept steps in a row, a fifth of a long stage's log
 
 
@@ -50,6 +51,8 @@ class CollapseWatch(nn.Module):
 
     def seen(self, value: float) -> str:
         """Why training must stop after one more diversity is seen; empty while it need not."""
+        if value > MOST_DIVERSITY:
+            return f"the generator ran away: diversity became {value:.3g}, above {MOST_DIVERSITY:g}"
         if value < LEAST_DIVERSITY:
             self.count += 1
         elif value >= LEAST_DIVERSITY:  # what is not a number says nothing

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from experiments.training import TrainingError, plan_stage, quiet_lightning, train_stage
-from models.gan.health import LEAST_DIVERSITY, PATIENCE, CollapseWatch, diversity, gradient_norm
+from models.gan.health import LEAST_DIVERSITY, MOST_DIVERSITY, PATIENCE, CollapseWatch, diversity, gradient_norm
 from tests.models.tiny import silent, tiny_data, tiny_model
 
 
@@ -47,6 +47,25 @@ def test_a_collapse_is_many_low_values_in_a_row() -> None:
     resumed.load_state_dict(watch.state_dict())
     reason = "the generator collapsed: diversity was below 0.0001 at 40 logged steps in a row"
     assert watch.seen(low) == resumed.seen(low) == reason
+
+
+def test_images_far_outside_the_grey_levels_are_a_runaway() -> None:
+    watch = CollapseWatch()
+    assert not watch.seen(MOST_DIVERSITY) and not watch.seen(math.nan)
+    assert watch.seen(2 * MOST_DIVERSITY) == "the generator ran away: diversity became 2e+04, above 10000"
+    assert watch.seen(math.inf)
+
+
+def test_a_learning_rate_out_of_all_proportion_ends_training(tmp_path: Path) -> None:
+    """Its losses may stay finite for long: gradients and images tell first."""
+    quiet_lightning()
+    images, labels = tiny_data()
+    columns = {"image": images, "label": labels}
+    (stage,) = tiny_model("gan", lr=1.0).stages()
+    plan = replace(plan_stage(tiny_model("gan").stages()[0], columns, 0.0), steps=40)
+    reasons = r"stopped at step \d+ of stage adversarial: the generator ran|diverged: [dg]_(loss|grad_norm) became "
+    with pytest.raises(TrainingError, match=f"^training ({reasons})"):
+        train_stage(stage, columns, plan, tmp_path, position=0, seed=0, progress=silent())
 
 
 @pytest.mark.parametrize("name", ["gan", "dcgan", "wgan_gp"])
