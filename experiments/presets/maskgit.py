@@ -14,7 +14,7 @@ class Config(CodeConfig):
 
     num_steps: int = 8
     """Steps of parallel decoding, a network evaluation each; at most one per code is taken."""
-    choice_temperature: float = 4.5
+    choice_temperature: float = 9.0
     """Of the noise on what is certain, falling to 0 over the steps; 0 keeps the most certain codes."""
 
     def __post_init__(self) -> None:

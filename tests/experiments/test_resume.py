@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import shutil
 import signal
@@ -169,7 +170,7 @@ def differences(one: Path, other: Path) -> list[str]:
               for what in unlike(one / name, other / name)]  # fmt: skip
     if results(one) != results(other):
         found.append("record")
-    if events(one) != events(other):
+    if not same(events(one), events(other)):
         found.append("TensorBoard")
     return found + faults(other)
 
@@ -187,13 +188,15 @@ def unlike(one: Path, other: Path) -> list[str]:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equality of nested values, bit by bit."""
+    """Equality of nested values, bit by bit; what is no number is so in both (diversity, in a batch without pairs)."""
     if isinstance(one, torch.Tensor):
         return one.dtype == other.dtype and torch.equal(one, other)
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, float) and isinstance(other, float) and math.isnan(one):
+        return math.isnan(other)
     return bool(one == other)
 
 
