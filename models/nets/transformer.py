@@ -57,9 +57,9 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Stream of embeddings (B, T, dim) to outputs (B, T, out_dim); ``causal``: position t sees none after it."""
+    """Stream of embeddings (B, T, dim) to what ``head`` makes of it; ``causal``: position t sees none after it."""
 
-    def __init__(self, *, dim: int, depth: int, length: int, out_dim: int, causal: bool = True) -> None:
+    def __init__(self, *, dim: int, depth: int, length: int, head: nn.Module, causal: bool = True) -> None:
         super().__init__()
         if dim % HEAD_DIM:
             raise ValueError(f"the transformer's width must be divisible by {HEAD_DIM}, not {dim}")
@@ -67,7 +67,7 @@ class Transformer(nn.Module):
         self.positions = nn.Parameter(0.02 * torch.randn(length, dim))
         self.blocks = nn.ModuleList(Block(dim, causal=causal) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
-        self.head = nn.Linear(dim, out_dim)
+        self.head = head
 
     def new_cache(self, batch: int) -> list[KeyValueCache]:
         """An empty cache per block for ``batch`` sequences.

@@ -102,6 +102,11 @@ class DiscreteAutoencoder(nn.Module, ABC):
         """Every index lies below it."""
         return self.quantizers[0].codebook_size
 
+    @property
+    def digit_levels(self) -> tuple[int, ...]:
+        """Of the digits that an index is made of; () if of none."""
+        return self.quantizers[0].digit_levels
+
     def decode(self, *z_q: Tensor) -> Tensor:
         """The codes z_q (B, d, rows, columns) of every grid -> parameters of p(x | z), (B, 3 K C, H, W)."""
         return self.decoder(*(z.contiguous(memory_format=torch.channels_last) for z in z_q)).contiguous()

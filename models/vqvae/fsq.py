@@ -26,6 +26,7 @@ class FSQ(Quantizer):
             raise ValueError(f"levels must be integers of at least 2, not {levels}")
         self.codebook_size = math.prod(levels)
         self.codebook_dim = len(levels)
+        self.digit_levels = tuple(levels)
         self.register_buffer("levels", torch.tensor(levels), persistent=False)
         basis = torch.cumprod(torch.tensor([1, *levels[:-1]]), dim=0)
         self.register_buffer("basis", basis, persistent=False)

@@ -3,8 +3,9 @@
 Chang et al. 2022, "MaskGIT" (arXiv:2202.04200): masks on the cosine schedule, decoding in a few steps that keep what
 is most certain. Its likelihood is that of revealing codes one by one in a random order, bounded as by Hoogeboom et al.
 2022, "Autoregressive Diffusion Models" (arXiv:2110.02037); parallel decoding draws from something else.
-Deviations: the label is added to every code instead of being a token; half of all training masks have a uniform
-instead of the cosine schedule's size and each counts the mean over its hidden codes, which is what the bound asks for.
+Deviations: the label is added to every code instead of being a token; a convolution over the grid before the
+transformer; half of all training masks have a uniform instead of the cosine schedule's size and each counts the mean
+over its hidden codes, which is what the bound asks for.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 
 from models.base import own_rows, uniform_noise
 from models.nets.transformer import Transformer
+from models.vqvae.code_layers import CodeEmbedding, CodeHead, Neighbours, small_embedding
 from models.vqvae.code_prior import UNKNOWN, CodePrior, PriorCheck
 from models.vqvae.drawing import Truncation
 
@@ -27,17 +29,32 @@ EVERYTHING = Truncation()
 
 
 class MaskedPrior(CodePrior):
-    """p(indices | label) = the mean over all orders of prod_t p(index of place t | those of places < t, label)."""
+    """p(indices | label) = the mean over all orders of prod_t p(index of place t | those of places < t, label).
+
+    Args:
+        codebook_size: K.
+        num_codes: T.
+        num_classes: Without "none".
+        dim: Width of the transformer, a multiple of 32.
+        depth: Its blocks.
+        levels: Of the digits that codes are made of (``models.vqvae.code_layers``).
+        grid: Rows and columns, if codes shall see their neighbours before the transformer does.
+    """
 
     sampler = "confidence-ordered parallel decoding"
     settings = {"code": f"any-order estimate, {BOUND_EVALUATIONS} evaluations"}  # noqa: RUF012 - read only
 
-    def __init__(self, *, codebook_size: int, num_codes: int, num_classes: int, dim: int, depth: int) -> None:
+    def __init__(
+        self, *, codebook_size: int, num_codes: int, num_classes: int, dim: int, depth: int,
+        levels: tuple[int, ...] = (), grid: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__()
         self.codebook_size, self.num_codes = codebook_size, num_codes
-        self.token = nn.Embedding(codebook_size + 1, dim)  # the last row is "hidden"
-        self.label = nn.Embedding(num_classes + 1, dim)  # the last row is "no label"
-        self.transformer = Transformer(dim=dim, depth=depth, length=num_codes, out_dim=codebook_size, causal=False)
+        self.token = CodeEmbedding(codebook_size, dim, levels=levels, special=1)  # the last index is "hidden"
+        self.label = small_embedding(num_classes + 1, dim)  # the last row is "no label"
+        self.neighbours = nn.Identity() if grid is None else Neighbours(grid, dim)
+        head = CodeHead(codebook_size, dim, levels=levels)
+        self.transformer = Transformer(dim=dim, depth=depth, length=num_codes, head=head, causal=False)
 
     @property
     def bound_evaluations(self) -> int:
@@ -50,7 +67,7 @@ class MaskedPrior(CodePrior):
     def logits(self, indices: Tensor, hidden: Tensor, labels: Tensor) -> Tensor:
         """indices int64 (B, T), of which those ``hidden``, bool (B, T), are not seen -> (B, T, codebook_size)."""
         seen = indices.masked_fill(hidden, self.codebook_size)
-        return self.transformer(self.token(seen) + self.label(labels)[:, None])
+        return self.transformer(self.neighbours(self.token(seen) + self.label(labels)[:, None]))
 
     def conditionals(self, indices: Tensor, hidden: Tensor, labels: Tensor) -> Tensor:
         """log p(index_i | visible codes, label) in nats at hidden places i, (B, T); 0 at visible ones."""

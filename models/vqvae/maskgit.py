@@ -51,7 +51,7 @@ class MaskGIT(CodeFamily):
         )
         prior = MaskedPrior(
             codebook_size=autoencoder.codebook_size, num_codes=autoencoder.num_codes, num_classes=num_classes,
-            dim=prior_dim, depth=prior_depth,
+            dim=prior_dim, depth=prior_depth, levels=autoencoder.digit_levels, grid=autoencoder.grids[0],
         )
         self.settle(autoencoder, prior)
         self.sampler = f"{prior.sampler}, {num_steps} steps, then the decoder's mean"

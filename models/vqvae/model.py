@@ -52,7 +52,7 @@ class VQVAE(CodeFamily):
         )
         prior = AutoregressivePrior(
             codebook_size=autoencoder.codebook_size, num_codes=autoencoder.num_codes, num_classes=num_classes,
-            dim=prior_dim, depth=prior_depth,
+            dim=prior_dim, depth=prior_depth, levels=autoencoder.digit_levels,
         )
         self.settle(autoencoder, prior)
         self.discriminator: PatchDiscriminator | None = None

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from models.nets.transformer import Transformer
+from models.vqvae.code_layers import CodeEmbedding, CodeHead, small_embedding
 from models.vqvae.code_prior import UNKNOWN, CodePrior, PriorCheck
 from models.vqvae.drawing import Truncation
 
@@ -25,12 +26,16 @@ class AutoregressivePrior(CodePrior):
 
     sampler = "autoregressive with key-value cache"
 
-    def __init__(self, *, codebook_size: int, num_codes: int, num_classes: int, dim: int, depth: int) -> None:
+    def __init__(
+        self, *, codebook_size: int, num_codes: int, num_classes: int, dim: int, depth: int,
+        levels: tuple[int, ...] = (),
+    ) -> None:
         super().__init__()
         self.codebook_size, self.num_codes = codebook_size, num_codes
-        self.token = nn.Embedding(codebook_size, dim)
-        self.label = nn.Embedding(num_classes + 1, dim)  # the last row is "no label"
-        self.transformer = Transformer(dim=dim, depth=depth, length=num_codes, out_dim=codebook_size)
+        self.token = CodeEmbedding(codebook_size, dim, levels=levels)
+        self.label = small_embedding(num_classes + 1, dim)  # the last row is "no label"
+        head = CodeHead(codebook_size, dim, levels=levels)
+        self.transformer = Transformer(dim=dim, depth=depth, length=num_codes, head=head)
 
     def logits(self, indices: Tensor, labels: Tensor) -> Tensor:
         """indices int64 (B, T), labels (B,) -> (B, T, codebook_size); position t sees indices before t."""

@@ -28,10 +28,11 @@ class Quantized:
 
 
 class Quantizer(nn.Module, ABC):
-    """``codebook_size`` codes of ``codebook_dim`` numbers each."""
+    """``codebook_size`` codes of ``codebook_dim`` numbers each; with ``digit_levels`` an index is made of digits."""
 
     codebook_size: int
     codebook_dim: int
+    digit_levels: tuple[int, ...] = ()
 
     @property
     def learns(self) -> bool:

@@ -43,7 +43,7 @@ class VQVAE2(CodeFamily):
         )
         prior = AutoregressivePrior(
             codebook_size=autoencoder.codebook_size, num_codes=autoencoder.num_codes, num_classes=num_classes,
-            dim=prior_dim, depth=prior_depth,
+            dim=prior_dim, depth=prior_depth, levels=autoencoder.digit_levels,
         )
         self.settle(autoencoder, prior)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from math import prod
+from math import isqrt, prod
 from statistics import median
 
 import torch
@@ -38,10 +38,13 @@ Draw = Callable[[], Tensor]
 def sides(batch: int, num_codes: int) -> dict[str, Draw]:
     """Calls that draw a batch of codes, int64 (batch, num_codes)."""
     one, other = vqvae.preset(INFO), maskgit.preset(INFO)
-    shape = {"codebook_size": CODEBOOK_SIZE, "num_codes": num_codes, "num_classes": INFO.num_classes}
+    shape = {
+        "codebook_size": CODEBOOK_SIZE, "num_codes": num_codes, "num_classes": INFO.num_classes, "levels": one.levels,
+    }
+    grid = (isqrt(num_codes),) * 2
     torch.manual_seed(0)
     serial = randomised(AutoregressivePrior(**shape, dim=one.prior_dim, depth=one.prior_depth), 0.05)
-    masked = randomised(MaskedPrior(**shape, dim=other.prior_dim, depth=other.prior_depth), 0.05)
+    masked = randomised(MaskedPrior(**shape, dim=other.prior_dim, depth=other.prior_depth, grid=grid), 0.05)
     labels = torch.arange(batch) % INFO.num_classes
     steps, generator = other.num_steps, torch.Generator().manual_seed(1)
     noise = torch.rand(batch, num_codes, dtype=torch.float64, generator=generator)

@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.base import image_generators
 from models.nets.transformer import Transformer
@@ -65,7 +65,7 @@ def test_the_label_reaches_every_place(prior: MaskedPrior) -> None:
 
 def test_only_a_causal_transformer_keeps_keys_and_values() -> None:
     with pytest.raises(ValueError, match="only a causal transformer can keep keys and values"):
-        Transformer(dim=32, depth=1, length=3, out_dim=2, causal=False).new_cache(1)
+        Transformer(dim=32, depth=1, length=3, head=nn.Linear(32, 2), causal=False).new_cache(1)
 
 
 # The any-order bound.

@@ -100,7 +100,7 @@ def test_noise_at_its_ends_gives_valid_indices(prior: AutoregressivePrior) -> No
 
 def test_transformer_starts_without_mixing_positions_and_refuses_odd_widths() -> None:
     torch.manual_seed(0)
-    network = Transformer(dim=32, depth=2, length=7, out_dim=3)
+    network = Transformer(dim=32, depth=2, length=7, head=torch.nn.Linear(32, 3))
     x = torch.randn(2, 7, 32)
     assert network(x).shape == (2, 7, 3)
     other = x.clone()
@@ -108,7 +108,7 @@ def test_transformer_starts_without_mixing_positions_and_refuses_odd_widths() ->
     changed = (network(x) != network(other)).any(-1)
     assert changed[:, 2].all() and changed.sum() == 2
     with pytest.raises(ValueError, match="divisible by 32, not 48"):
-        Transformer(dim=48, depth=1, length=7, out_dim=3)
+        Transformer(dim=48, depth=1, length=7, head=torch.nn.Linear(48, 3))
 
 
 @pytest.mark.parametrize("downsample", [2, 4, 8])
