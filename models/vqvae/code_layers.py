@@ -18,10 +18,10 @@ from torch.nn import functional as F
 INIT_STD = 0.02
 
 
-def small_embedding(count: int, dim: int, std: float = INIT_STD) -> nn.Embedding:
-    """Embedding with weights from N(0, std^2)."""
+def small_embedding(count: int, dim: int) -> nn.Embedding:
+    """Embedding with weights from N(0, 0.02^2)."""
     embedding = nn.Embedding(count, dim)
-    nn.init.normal_(embedding.weight, std=std)
+    nn.init.normal_(embedding.weight, std=INIT_STD)
     return embedding
 
 
@@ -44,7 +44,7 @@ def digits_of(codebook_size: int, levels: tuple[int, ...]) -> Tensor:
     return torch.cat(columns, dim=1).float()
 
 
-class CodeEmbedding(nn.Module):
+class CodeEmbedding(nn.Embedding):
     """Indices (...,) to vectors (..., dim): that of the code plus those of its digits.
 
     Args:
@@ -57,33 +57,32 @@ class CodeEmbedding(nn.Module):
     digits: Tensor
 
     def __init__(self, codebook_size: int, dim: int, *, levels: tuple[int, ...] = (), special: int = 0) -> None:
-        super().__init__()
+        super().__init__(codebook_size + special, dim)
         digits = F.pad(digits_of(codebook_size, levels), (0, 0, 0, special))
         self.register_buffer("digits", digits, persistent=False)
-        self.own = small_embedding(codebook_size + special, dim)
+        nn.init.normal_(self.weight, std=INIT_STD)
         self.shared: nn.Parameter | None = None
         if levels:
-            nn.init.zeros_(self.own.weight[:codebook_size])
+            nn.init.zeros_(self.weight[:codebook_size])
             self.shared = nn.Parameter(INIT_STD / math.sqrt(len(levels)) * torch.randn(digits.shape[1], dim))
 
     def forward(self, indices: Tensor) -> Tensor:
-        own = self.own(indices)
+        own = super().forward(indices)
         return own if self.shared is None else own + self.digits[indices] @ self.shared
 
 
-class CodeHead(nn.Module):
+class CodeHead(nn.Linear):
     """Features (..., dim) to logits (..., K): that of the code plus those of its digits, which start at zero."""
 
     digits: Tensor
 
     def __init__(self, codebook_size: int, dim: int, *, levels: tuple[int, ...] = ()) -> None:
-        super().__init__()
+        super().__init__(dim, codebook_size)
         self.register_buffer("digits", digits_of(codebook_size, levels), persistent=False)
-        self.own = nn.Linear(dim, codebook_size)
         self.shared = nn.Parameter(torch.zeros(self.digits.shape[1], dim)) if levels else None
 
     def forward(self, x: Tensor) -> Tensor:
-        own = self.own(x)
+        own = super().forward(x)
         return own if self.shared is None else own + F.linear(F.linear(x, self.shared), self.digits)
 
 

@@ -55,7 +55,7 @@ HUGE = [
     ("diffusion", {"width": 10**6}, "where float32 (4000000, 1000000) is expected"),
     ("diffusion", {"blocks": 10**9}, "hyperparameter blocks that cannot be"),
     ("diffusion", {"blocks": 10**6}, "ask for more weights than it has"),
-    ("vqvae", {"prior_dim": 10**6}, "prior.token.shared is float32"),
+    ("vqvae", {"prior_dim": 10**6}, "prior.token.weight is float32"),
     ("vqvae", {"prior_depth": 10**6}, "ask for more weights than it has"),
     ("vqvae", {"image_shape": (1, 2**20, 2**20)}, "does not fit its model"),
 ]

@@ -7,12 +7,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from evaluation.speed import count_work
 from models.vqvae.autoencoder import Autoencoder
 from models.vqvae.code_layers import CodeEmbedding, CodeHead, Neighbours, digits_of
 from models.vqvae.fsq import FSQ
 from models.vqvae.masked_prior import MaskedPrior
 from models.vqvae.prior import AutoregressivePrior
-from tests.models.tiny import randomised, tiny_model
+from tests.models.tiny import random_model, randomised, tiny_model
 
 LEVELS = (4, 3, 2)
 CODES = 24
@@ -36,7 +37,7 @@ def test_levels_must_make_the_codebook() -> None:
 
 def test_a_code_is_itself_and_its_digits() -> None:
     embedding = randomised(CodeEmbedding(CODES, 8, levels=LEVELS, special=1))
-    own, shared = embedding.own.weight, embedding.shared
+    own, shared = embedding.weight, embedding.shared
     expected = own[7] + shared[7 % 4] + shared[4 + 7 // 4 % 3] + shared[4 + 3 + 7 // 12 % 2]
     torch.testing.assert_close(embedding(torch.tensor([[7]]))[0, 0], expected)
     assert torch.equal(embedding(torch.tensor(CODES)), own[CODES])  # a special index has no digits
@@ -45,8 +46,8 @@ def test_a_code_is_itself_and_its_digits() -> None:
 def test_a_logit_is_that_of_the_code_and_those_of_its_digits() -> None:
     head = randomised(CodeHead(CODES, 8, levels=LEVELS))
     x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
-    table = head.own.weight + digits_of(CODES, LEVELS) @ head.shared
-    torch.testing.assert_close(head(x), F.linear(x, table, head.own.bias))
+    table = head.weight + digits_of(CODES, LEVELS) @ head.shared
+    torch.testing.assert_close(head(x), F.linear(x, table, head.bias))
 
 
 def test_learning_of_one_code_is_learning_of_those_that_share_its_digits() -> None:
@@ -84,6 +85,13 @@ def test_neighbours_are_a_convolution_over_the_grid() -> None:
     image = x.reshape(2, 3, 5, 4).permute(0, 3, 1, 2)
     expected = F.conv2d(F.pad(image, (1, 1, 1, 1)), layer.conv.weight, layer.conv.bias)
     torch.testing.assert_close(layer(x), x + expected.permute(0, 2, 3, 1).reshape(2, 15, 4))
+
+
+@pytest.mark.parametrize(("name", "expected"), [("vqvae", 17), ("maskgit", 4)])
+def test_an_embedding_is_no_evaluation_of_a_network(name: str, expected: int) -> None:
+    model = random_model(name)  # 4 x 4 codes; maskgit takes 3 steps
+    _, evaluations = count_work(model, lambda n: lambda: model.sample(n, generator=torch.Generator().manual_seed(0)))
+    assert evaluations == expected == model.sample(1, generator=torch.Generator().manual_seed(0)).nfe
 
 
 def test_models_tell_their_priors_what_codes_are_made_of() -> None:
