@@ -12,6 +12,9 @@ from experiments.presets.base import AdversarialConfig, require, require_power_o
 class Config(AdversarialConfig):
     """Generator and discriminator, mirrored; ``augment_probability`` is ramped up from zero."""
 
+    width: int = 16
+    batch_size: int = 16
+    lr: float = 3e-3
     blocks: int = 1
     """Residual blocks per resolution."""
     patch_size: int = 2

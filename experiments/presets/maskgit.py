@@ -12,6 +12,7 @@ from experiments.presets.base import CodeConfig, codes_for_size, require
 class Config(CodeConfig):
     """Both stages: the autoencoder of vqvae and the masked prior over its codes."""
 
+    lr: float = 1.5e-3
     num_steps: int = 8
     """Steps of parallel decoding, a network evaluation each; at most one per code is taken."""
     choice_temperature: float = 9.0
