@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -130,8 +131,14 @@ def test_it_rises_with_every_sample_and_stays_below_the_likelihood() -> None:
 def test_many_samples_come_near_the_likelihood(kind: type[CodeFamily]) -> None:
     model, x = tiny(kind), images(1)
     exact = float(enumerated_log_prob(model, x).log_prob)
-    means = [float(weighted(model, x[0], 300, k).mean()) for k in (1, 16, 128)]
-    assert means[0] < means[1] < means[2] < exact + 0.02 and exact - means[2] < 0.1 * (exact - means[0])
+    found = [weighted(model, x[0], 300, k) for k in (1, 16, 128)]
+    gaps = [exact - float(bounds.mean()) for bounds in found]
+    errors = [float(bounds.std()) / 300**0.5 for bounds in found]
+    assert gaps[0] > 4 * errors[0]
+    assert all(gap > -4 * error for gap, error in zip(gaps, errors, strict=True))
+    for (wide, one), (narrow, other) in itertools.pairwise(zip(gaps, errors, strict=True)):
+        assert narrow < wide + 4 * math.hypot(one, other)
+    assert abs(gaps[2]) < 0.1 * gaps[0]
 
 
 def test_every_code_once_is_enough_to_enumerate() -> None:
