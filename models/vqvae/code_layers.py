@@ -3,8 +3,8 @@
 A code of a finite scalar quantiser is made of digits, one level per dimension (Mentzer et al. 2023,
 arXiv:2309.15505, Sec. 3.1). What is learned of a digit is learned of all codes that share it: a vector, or a logit,
 is that of the code plus those of its digits. Codes of a learned codebook have no digits.
-Vectors start as small as the transformer's positions, as in GPT-2 (Radford et al. 2019): beside larger ones it would
-not know for a long time where a code stands.
+Vectors start as small as the transformer's positions, as in GPT-2 (Radford et al. 2019), so that where a code stands is
+not drowned by which it is: the same training ends better (``tests/benchmarks/README.md``).
 """
 
 from __future__ import annotations
