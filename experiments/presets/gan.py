@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from datamodules.base import DatasetInfo
-from experiments.presets.base import AdversarialConfig, require, require_power_of_two
+from experiments.presets.base import AdversarialConfig, require, require_multiple, require_power_of_two
 
 
 @dataclass(frozen=True)
 class Config(AdversarialConfig):
-    """Generator and discriminator, mirrored; ``augment_probability`` is ramped up from zero."""
+    """Generator and discriminator; ``augment_probability`` is ramped up from zero."""
 
-    width: int = 16
+    generator: Literal["convolutional", "residual"] = "convolutional"
+    """DCGAN's, with batch normalisation, or R3GAN's, which mirrors the discriminator at the same width."""
+    discriminator_width: int = 16
+    """Channels at its highest resolution, of ``blocks`` and ``patch_size`` like those of a residual generator."""
     batch_size: int = 16
-    lr: float = 3e-3
     blocks: int = 1
     """Residual blocks per resolution."""
     patch_size: int = 2
-    """Pixel-(un)shuffle factor at the image side of both networks."""
+    """Pixel-(un)shuffle factor at the image side."""
     r1_gamma: float = 1.0
     """Weight of R1 and R2 at the end of training; it starts ten times higher."""
     ema_half_life: float = 50_000.0
@@ -26,6 +29,7 @@ class Config(AdversarialConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_multiple(self, "discriminator_width", 8)
         require_power_of_two(self, "patch_size", 1)
         require(self, r1_gamma=(0.0, 1e6))
 

@@ -14,9 +14,10 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.base import Stage
+from models.gan.convolutional import ConvGenerator
 from models.gan.family import AdversarialFamily
 from models.gan.losses import gradient_penalty, relativistic_d_loss, relativistic_g_loss
 from models.gan.networks import Discriminator, Generator
@@ -37,7 +38,7 @@ class RelativisticStage(AdversarialStage):
 
     betas = (0.0, BETA_2[0])
 
-    def __init__(self, network: Generator, discriminator: Discriminator, *, r1_gamma: float, **training: Any) -> None:
+    def __init__(self, network: nn.Module, discriminator: Discriminator, *, r1_gamma: float, **training: Any) -> None:
         super().__init__(network, discriminator, **training)
         self.r1_gamma = r1_gamma
         self.ema_half_life = self.ema.half_life
@@ -74,6 +75,23 @@ class RelativisticStage(AdversarialStage):
         return loss
 
 
+def make_generator(
+    kind: str, image_shape: tuple[int, int, int], num_classes: int, *, latent_dim: int, width: int, blocks: int,
+    patch_size: int,
+) -> nn.Module:
+    """The generator of DCGAN ("convolutional", without ``blocks`` and ``patch_size``) or that of R3GAN ("residual").
+
+    Raises:
+        ValueError: if it is another kind.
+    """
+    if kind == "convolutional":
+        return ConvGenerator(image_shape, num_classes, latent_dim=latent_dim, width=width)
+    if kind == "residual":
+        size = {"width": width, "blocks": blocks, "patch_size": patch_size}
+        return Generator(image_shape, num_classes, latent_dim=latent_dim, **size)
+    raise ValueError(f"generator must be convolutional or residual, not {kind!r}")
+
+
 class GAN(AdversarialFamily):
     """Class-conditional R3GAN."""
 
@@ -83,7 +101,9 @@ class GAN(AdversarialFamily):
         image_shape: tuple[int, int, int],
         num_classes: int,
         latent_dim: int,
+        generator: str,
         width: int,
+        discriminator_width: int,
         blocks: int,
         patch_size: int,
         batch_size: int,
@@ -96,10 +116,10 @@ class GAN(AdversarialFamily):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        shape = {"width": width, "blocks": blocks, "patch_size": patch_size}
+        depth = {"blocks": blocks, "patch_size": patch_size}
         self.settle(
-            Generator(image_shape, num_classes, latent_dim=latent_dim, **shape),
-            Discriminator(image_shape, num_classes, **shape),
+            make_generator(generator, image_shape, num_classes, latent_dim=latent_dim, width=width, **depth),
+            Discriminator(image_shape, num_classes, width=discriminator_width, **depth),
         )
 
     def stages(self) -> list[Stage]:

@@ -4,7 +4,8 @@ Huang et al. 2024 (arXiv:2501.05441), Sec. 4: residual blocks with leaky ReLU, z
 resampling on the main path, class embedding in the latent and a projection discriminator. Deviations: blocks of two
 dense 3x3 convolutions behind their activations instead of 1x1, grouped 3x3 and 1x1 with twice the channels inside,
 and pixel (un)shuffle at the image side, because grouped and high-resolution convolutions leave CPU cores idle; means
-of four pixels where it filters before halving; plain linear maps from the latent and to the features; biases.
+of four pixels where it filters before halving; plain linear maps from the latent and to the features; biases; images
+end in tanh, without which a flat black background is hard to hit and easy to tell.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Pyramid:
 
 
 class Generator(nn.Module):
-    """Latent (B, latent_dim) and label (B,) to an image (B, C, H, W), unbounded."""
+    """Latent (B, latent_dim) and label (B,) to an image (B, C, H, W) in [-1, 1]."""
 
     def __init__(
         self, image_shape: tuple[int, int, int], num_classes: int, *, latent_dim: int, width: int, blocks: int,
@@ -93,7 +94,7 @@ class Generator(nn.Module):
                     nn.Upsample(scale_factor=2, mode="bilinear"),
                 ]
         last = nn.Conv2d(width, image_shape[0] * patch_size**2, 3, padding=1)
-        self.body = nn.Sequential(*layers, last, nn.PixelShuffle(patch_size))
+        self.body = nn.Sequential(*layers, last, nn.PixelShuffle(patch_size), nn.Tanh())
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         h = self.basis(torch.cat([z, self.label(labels)], dim=1)).reshape(-1, *self.start)

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import nn
 
+from models.gan.convolutional import ConvGenerator
 from models.gan.model import BETA_2, GAMMA_START, RelativisticStage, burn_in
 from models.gan.networks import Discriminator, Generator, Pyramid, ResidualBlock, num_levels, scaled_conv
-from tests.models.tiny import SHAPE, randomised, tiny_data
+from tests.models.tiny import SHAPE, randomised, tiny_data, tiny_model
 
 NETWORK = {"width": 8, "blocks": 1, "patch_size": 2}
 TRAINING = {"batch_size": 8, "lr": 1e-2, "ema_half_life": 1000.0}
@@ -169,10 +170,19 @@ def test_levels_follow_the_image_size(side: int, patch: int, levels: int, deepes
     generator = Generator((3, side, side), 3, latent_dim=8, **options)
     discriminator = Discriminator((3, side, side), 3, **options)
     labels = torch.tensor([0, 2])
-    images = generator(torch.randn(2, 8), labels)
-    assert images.shape == (2, 3, side, side) and discriminator(images, labels).shape == (2,)
+    images = generator(100 * torch.randn(2, 8), labels)
+    assert images.shape == (2, 3, side, side) and images.abs().max() <= 1
+    assert discriminator(images, labels).shape == (2,)
     for network in (generator, discriminator):
         assert sum(isinstance(m, ResidualBlock) for m in network.modules()) == 2 * levels
+
+
+@pytest.mark.parametrize(("kind", "network"), [("convolutional", ConvGenerator), ("residual", Generator)])
+def test_either_generator(kind: str, network: type[nn.Module]) -> None:
+    """Each has a width that is not the discriminator's."""
+    model = tiny_model("gan", generator=kind, width=16, discriminator_width=8)
+    assert isinstance(model.generator, network) and model.generator.start[0] == 32
+    assert model.discriminator.embed_dim == 16
 
 
 def test_sizes_that_do_not_fit_are_refused() -> None:

@@ -48,7 +48,8 @@ def refusal(path: Path) -> str:
 HUGE = [
     ("gan", {"width": 10**6}, "generator.basis.weight is float32"),
     ("gan", {"blocks": 10**6}, "ask for more weights than it has"),
-    ("gan", {"num_classes": 10**6}, "label.weight is float32 (3, 8) where float32 (1000000, 8) is expected"),
+    ("gan", {"num_classes": 10**6}, "basis.weight is float32 (64, 11) where float32 (64, 1000008) is expected"),
+    ("gan", {"generator": "other"}, "generator must be convolutional or residual, not 'other'"),
     ("gan", {"latent_dim": 10**12}, "hyperparameter latent_dim that cannot be: only plain values and counts up to"),
     ("dcgan", {"width": 10**6}, "generator.basis.weight is float32"),
     ("wgan_gp", {"num_classes": 10**6}, "is float32"),
@@ -104,7 +105,7 @@ def test_weights_of_another_kind(tmp_path: Path) -> None:
     weights = dict(tiny_model("gan").state_dict())
     first = next(iter(weights))
     for odd, reason in (
-        ({first: weights[first].double()}, "is float64"), ({first: weights[first][None]}, "(1, 3, 8)"),
+        ({first: weights[first].double()}, "is float64"), ({first: weights[first][None]}, "(1, 64, 11)"),
         ({"more": torch.zeros(1)}, "'more' are unknown"),
     ):
         assert reason in refusal(save(tmp_path / "model.ckpt", content("gan", state_dict=weights | odd)))
