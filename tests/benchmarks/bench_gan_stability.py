@@ -77,10 +77,20 @@ def line_of(cell: Cell, out: Path) -> Line:
     except CellError as error:
         return Line(cell.model, weight, cell.seed, stopped=str(error))
     log = pd.read_csv(cell.folder(out, record.provenance.dataset_sha256) / LOG_FILE)
-    finite = np.isfinite(log.drop(columns="diversity").select_dtypes("number")).to_numpy().all()
-    odd = "" if finite else "the log has values that are not finite"
+    odd = "" if all_finite(log) else "the log has values that are not finite"
     diversity = log["diversity"].dropna().tail(max(1, int(LAST * len(log)))).mean()
     return Line(cell.model, weight, cell.seed, *scores(record), float(diversity), record.budget.steps, odd)
+
+
+def all_finite(log: pd.DataFrame) -> bool:
+    """Whether what was logged is finite, of steps and of looks at recall, which have rows of their own.
+
+    Diversity may be missing: not every batch has two images of a class.
+    """
+    numbers = log.drop(columns=["diversity", "flops", "images_seen"]).select_dtypes("number")
+    looks = numbers.columns.str.startswith("recall_")
+    rows = [numbers.loc[:, kind].dropna(how="all") for kind in (looks, ~looks)]
+    return all(bool(np.isfinite(of_kind).to_numpy().all()) for of_kind in rows)
 
 
 def scores(record: Record) -> tuple[float, float]:
