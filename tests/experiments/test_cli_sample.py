@@ -16,16 +16,17 @@ from experiments.cli_sample import draw
 from experiments.presets import gan
 from models import load, model_class
 from tests.experiments.checkpoint_files import save_model
+from tests.models.tiny import randomised
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """An untrained tiny GAN, saved as cells save theirs."""
+    """A tiny GAN with random weights, large enough for images that differ, saved as cells save theirs."""
     torch.manual_seed(0)
     shape = (INFO.channels, INFO.image_size, INFO.image_size)
     options = asdict(gan.Config(latent_dim=4, width=16, blocks=1))
     model = model_class("gan")(image_shape=shape, num_classes=INFO.num_classes, **options)
-    return save_model(model, "gan", tmp_path / "model.ckpt")
+    return save_model(randomised(model), "gan", tmp_path / "model.ckpt")
 
 
 def sample(checkpoint: Path, out: Path, *options: str) -> dict[str, np.ndarray]:
