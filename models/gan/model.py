@@ -5,7 +5,10 @@ R3GAN, Huang et al. 2024 (arXiv:2501.05441): relativistic pairing loss with R1 a
 weight average and the probability of augmentation rise from zero, each along half a cosine. Deviations: that takes half
 the budget here and a fixed 20 or 200 million images there; gamma falls in ratio instead of difference; the learning
 rate falls to zero over the whole budget, as that of all models here, not along the others to a quarter; the penalties
-are taken at augmented images, where D sees them; the half-life is also at most 5 % of the images seen.
+are taken at augmented images, where D sees them; the half-life is also at most 5 % of the images seen;
+the generator is that of DCGAN, with batch normalisation, unless the paper's residual one is asked for: with the same
+loss, discriminator and FLOPs it comes much closer to small images (``tests/benchmarks/README.md``). Its running
+statistics are those of the trained weights, not of their average: the learning rate ends at zero, so both end alike.
 """
 
 from __future__ import annotations

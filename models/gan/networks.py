@@ -5,7 +5,7 @@ resampling on the main path, class embedding in the latent and a projection disc
 dense 3x3 convolutions behind their activations instead of 1x1, grouped 3x3 and 1x1 with twice the channels inside,
 and pixel (un)shuffle at the image side, because grouped and high-resolution convolutions leave CPU cores idle; means
 of four pixels where it filters before halving; plain linear maps from the latent and to the features; biases; images
-end in tanh, without which a flat black background is hard to hit and easy to tell.
+end in tanh, which measures better (``tests/benchmarks/README.md``).
 """
 
 from __future__ import annotations
