@@ -12,10 +12,11 @@ from experiments.presets.base import CodeConfig, codes_for_size, require
 class Config(CodeConfig):
     """Both stages: the autoencoder of vqvae and the masked prior over its codes."""
 
-    lr: float = 1.5e-3
+    prior_dim: int = 64
+    prior_depth: int = 2
     num_steps: int = 8
     """Steps of parallel decoding, a network evaluation each; at most one per code is taken."""
-    choice_temperature: float = 9.0
+    choice_temperature: float = 18.0
     """Of the noise on what is certain, falling to 0 over the steps; 0 keeps the most certain codes."""
 
     def __post_init__(self) -> None:

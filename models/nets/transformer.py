@@ -6,6 +6,8 @@ four times the width, learned positions.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -57,14 +59,23 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Stream of embeddings (B, T, dim) to what ``head`` makes of it; ``causal``: position t sees none after it."""
+    """Stream of embeddings (B, T, dim) to what ``head`` makes of it; ``causal``: position t sees none after it.
 
-    def __init__(self, *, dim: int, depth: int, length: int, head: nn.Module, causal: bool = True) -> None:
+    ``local`` makes one more layer in front of every block, from the stream to the stream; it sees all positions.
+    """
+
+    def __init__(
+        self, *, dim: int, depth: int, length: int, head: nn.Module, causal: bool = True,
+        local: Callable[[], nn.Module] = nn.Identity,
+    ) -> None:
         super().__init__()
         if dim % HEAD_DIM:
             raise ValueError(f"the transformer's width must be divisible by {HEAD_DIM}, not {dim}")
+        if causal and local is not nn.Identity:
+            raise ValueError("a causal transformer cannot have layers that see all positions")
         self.causal = causal
         self.positions = nn.Parameter(0.02 * torch.randn(length, dim))
+        self.local = nn.ModuleList(local() for _ in range(depth))
         self.blocks = nn.ModuleList(Block(dim, causal=causal) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
         self.head = head
@@ -85,6 +96,6 @@ class Transformer(nn.Module):
     def forward(self, x: Tensor, cache: list[KeyValueCache] | None = None, position: int = 0) -> Tensor:
         """Whole sequences without a cache; one position (B, 1, dim) at a time with one."""
         x = x + self.positions[position : position + x.shape[1]]
-        for i, block in enumerate(self.blocks):
-            x = block(x, None if cache is None else cache[i])
+        for i, (local, block) in enumerate(zip(self.local, self.blocks, strict=True)):
+            x = block(local(x), None if cache is None else cache[i])
         return self.head(self.norm(x))

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.nets.unet import zero_init
+
 INIT_STD = 0.02
 
 
@@ -87,15 +89,18 @@ class CodeHead(nn.Linear):
 
 
 class Neighbours(nn.Module):
-    """Vectors (B, rows * columns, dim) of a grid plus a 3 x 3 convolution of them.
+    """Vectors (B, rows * columns, dim) of a grid plus a 3 x 3 convolution of them, which starts at zero.
 
-    Attention has to learn from nothing but positions what a convolution knows: which codes lie side by side.
+    Attention has to learn from nothing but positions what a convolution knows: which codes lie side by side. In front
+    of every block of a transformer, as the "local perception unit" of Guo et al. 2022 (arXiv:2107.06263), but
+    dense, and behind normalisation and GELU.
     """
 
     def __init__(self, grid: tuple[int, int], dim: int) -> None:
         super().__init__()
         self.grid = grid
-        self.conv = nn.Conv2d(dim, dim, 3, padding=1)
+        self.norm = nn.LayerNorm(dim)
+        self.conv = zero_init(nn.Conv2d(dim, dim, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv(x.mT.unflatten(2, self.grid)).flatten(2).mT
+        return x + self.conv(F.gelu(self.norm(x)).mT.unflatten(2, self.grid)).flatten(2).mT

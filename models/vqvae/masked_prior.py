@@ -3,8 +3,8 @@
 Chang et al. 2022, "MaskGIT" (arXiv:2202.04200): masks on the cosine schedule, decoding in a few steps that keep what
 is most certain. Its likelihood is that of revealing codes one by one in a random order, bounded as by Hoogeboom et al.
 2022, "Autoregressive Diffusion Models" (arXiv:2110.02037); parallel decoding draws from something else.
-Deviations: the label is added to every code instead of being a token; a convolution over the grid before the
-transformer; half of all training masks have a uniform instead of the cosine schedule's size and each counts the mean
+Deviations: the label is added to every code instead of being a token; a convolution over the grid in front of every
+block; half of all training masks have a uniform instead of the cosine schedule's size and each counts the mean
 over its hidden codes, which is what the bound asks for.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ class MaskedPrior(CodePrior):
         dim: Width of the transformer, a multiple of 32.
         depth: Its blocks.
         levels: Of the digits that codes are made of (``models.vqvae.code_layers``).
-        grid: Rows and columns, if codes shall see their neighbours before the transformer does.
+        grid: Rows and columns, if codes shall see their neighbours by convolution too.
     """
 
     sampler = "confidence-ordered parallel decoding"
@@ -52,9 +53,11 @@ class MaskedPrior(CodePrior):
         self.codebook_size, self.num_codes = codebook_size, num_codes
         self.token = CodeEmbedding(codebook_size, dim, levels=levels, special=1)  # the last index is "hidden"
         self.label = small_embedding(num_classes + 1, dim)  # the last row is "no label"
-        self.neighbours = nn.Identity() if grid is None else Neighbours(grid, dim)
         head = CodeHead(codebook_size, dim, levels=levels)
-        self.transformer = Transformer(dim=dim, depth=depth, length=num_codes, head=head, causal=False)
+        local = nn.Identity if grid is None else partial(Neighbours, grid, dim)
+        self.transformer = Transformer(
+            dim=dim, depth=depth, length=num_codes, head=head, causal=False, local=local
+        )
 
     @property
     def bound_evaluations(self) -> int:
@@ -67,7 +70,7 @@ class MaskedPrior(CodePrior):
     def logits(self, indices: Tensor, hidden: Tensor, labels: Tensor) -> Tensor:
         """indices int64 (B, T), of which those ``hidden``, bool (B, T), are not seen -> (B, T, codebook_size)."""
         seen = indices.masked_fill(hidden, self.codebook_size)
-        return self.transformer(self.neighbours(self.token(seen) + self.label(labels)[:, None]))
+        return self.transformer(self.token(seen) + self.label(labels)[:, None])
 
     def conditionals(self, indices: Tensor, hidden: Tensor, labels: Tensor) -> Tensor:
         """log p(index_i | visible codes, label) in nats at hidden places i, (B, T); 0 at visible ones."""

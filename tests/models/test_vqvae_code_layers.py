@@ -82,7 +82,11 @@ def test_positions_are_not_drowned_by_the_codes_when_training_starts(levels: tup
 def test_neighbours_are_a_convolution_over_the_grid() -> None:
     layer = Neighbours((3, 5), 4)
     x = torch.randn(2, 15, 4, generator=torch.Generator().manual_seed(0))
-    image = x.reshape(2, 3, 5, 4).permute(0, 3, 1, 2)
+    torch.testing.assert_close(layer(x), x, rtol=0, atol=0)
+    nn.init.normal_(layer.conv.weight, generator=torch.Generator().manual_seed(1))
+    nn.init.normal_(layer.norm.weight, generator=torch.Generator().manual_seed(2))
+    normal = (x - x.mean(2, keepdim=True)) / (x.var(2, keepdim=True, correction=0) + 1e-5).sqrt() * layer.norm.weight
+    image = (normal * torch.special.ndtr(normal)).reshape(2, 3, 5, 4).permute(0, 3, 1, 2)
     expected = F.conv2d(F.pad(image, (1, 1, 1, 1)), layer.conv.weight, layer.conv.bias)
     torch.testing.assert_close(layer(x), x + expected.permute(0, 2, 3, 1).reshape(2, 15, 4))
 
@@ -98,6 +102,7 @@ def test_models_tell_their_priors_what_codes_are_made_of() -> None:
     for name in ("vqvae", "vqvae2", "maskgit"):
         model = tiny_model(name)
         assert model.prior.token.digits.shape[1] == sum(model.hparams.levels)
-    assert isinstance(tiny_model("maskgit").prior.neighbours, Neighbours)
-    assert isinstance(MaskedPrior(codebook_size=3, num_codes=4, num_classes=2, dim=32, depth=1).neighbours, nn.Identity)
+    assert [type(layer) for layer in tiny_model("maskgit").prior.transformer.local] == [Neighbours]
+    plain = MaskedPrior(codebook_size=3, num_codes=4, num_classes=2, dim=32, depth=2)
+    assert [type(layer) for layer in plain.transformer.local] == [nn.Identity, nn.Identity]
     assert Autoencoder((1, 8, 8), width=8, downsample=2, quantizer=FSQ(LEVELS)).digit_levels == LEVELS

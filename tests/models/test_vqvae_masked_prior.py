@@ -68,6 +68,11 @@ def test_only_a_causal_transformer_keeps_keys_and_values() -> None:
         Transformer(dim=32, depth=1, length=3, head=nn.Linear(32, 2), causal=False).new_cache(1)
 
 
+def test_a_causal_transformer_has_no_layers_that_see_all_positions() -> None:
+    with pytest.raises(ValueError, match="a causal transformer cannot have layers that see all positions"):
+        Transformer(dim=32, depth=1, length=3, head=nn.Linear(32, 2), local=lambda: nn.Linear(32, 32))
+
+
 # The any-order bound.
 
 
