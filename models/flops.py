@@ -7,6 +7,7 @@ and R2 penalties need them), so that table is left out here.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -23,7 +24,20 @@ def _attention_backward(gradient: Shape, query: Shape, key: Shape, value: Shape,
     return sdpa_backward_flop_count(gradient, query, key, value)
 
 
-CPU_ATTENTION = {
+def _convolution_backward(
+    gradient: Shape, images: Shape, weight: Shape, bias_sizes: Any, stride: Any, padding: Any, dilation: Any,
+    transposed: bool, output_padding: Any, groups: int, output_mask: list[bool], *args: Any, **kwargs: Any,
+) -> int:
+    """As many as the forward pass for the gradient of the images, and again for that of the weights.
+
+    torch 2.14 counts the weights of grouped convolutions as if they were dense.
+    """
+    positions = math.prod((images if transposed else gradient)[2:])
+    return 2 * sum(output_mask[:2]) * images[0] * positions * math.prod(weight)
+
+
+OURS = {
+    torch.ops.aten.convolution_backward: _convolution_backward,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
 }
@@ -43,5 +57,5 @@ class FlopCounter(FlopCounterMode):
     """Context manager; ``get_total_flops()`` afterwards gives the count."""
 
     def __init__(self) -> None:
-        super().__init__(display=False, custom_mapping=CPU_ATTENTION)
+        super().__init__(display=False, custom_mapping=OURS)
         self.mod_tracker = _NoModules()

@@ -40,6 +40,21 @@ def test_linear_and_convolution(gradient: bool, factor: int) -> None:
     assert count(lambda: conv(y).sum().backward()) == factor * CONV
 
 
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+@pytest.mark.parametrize(("groups", "stride"), [(1, 1), (2, 1), (8, 1), (1, 2), (4, 2)])
+@pytest.mark.parametrize(("gradient", "factor"), [(False, 2), (True, 3)])
+def test_convolutions_with_groups_and_strides(
+    kind: type[nn.Module], groups: int, stride: int, gradient: bool, factor: int
+) -> None:
+    conv = kind(8, 16, 4, padding=1, stride=stride, groups=groups)
+    x = image(8, gradient=gradient)
+    # Each kernel is applied once at every output, or for every input if transposed.
+    positions = conv(x)[0, 0].numel() if kind is nn.Conv2d else SIZE**2
+    once = 2 * B * positions * 4**2 * 8 * 16 // groups
+    assert count(lambda: conv(x)) == once
+    assert count(lambda: conv(x).sum().backward()) == factor * once
+
+
 def test_inference_mode_is_counted() -> None:
     conv, x = nn.Conv2d(C, D, 3, padding=1), image()
     with torch.inference_mode():
