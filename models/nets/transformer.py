@@ -31,10 +31,11 @@ class KeyValueCache:
 
 
 class Block(nn.Module):
-    """Attention, then MLP, each on a normalised input and added to the stream."""
+    """Attention, then MLP, each on a normalised input and added to the stream, behind the layer ``local``."""
 
-    def __init__(self, dim: int, *, causal: bool = True) -> None:
+    def __init__(self, dim: int, *, causal: bool = True, local: nn.Module) -> None:
         super().__init__()
+        self.local = local
         self.heads = max(1, dim // HEAD_DIM)
         self.causal = causal
         self.norm1 = nn.LayerNorm(dim)
@@ -46,6 +47,7 @@ class Block(nn.Module):
         nn.init.zeros_(self.mlp[-1].weight)
 
     def forward(self, x: Tensor, cache: KeyValueCache | None = None) -> Tensor:
+        x = self.local(x)
         b, t, d = x.shape
         qkv = self.qkv(self.norm1(x)).reshape(b, t, 3, self.heads, d // self.heads)
         if cache is None:
@@ -75,8 +77,7 @@ class Transformer(nn.Module):
             raise ValueError("a causal transformer cannot have layers that see all positions")
         self.causal = causal
         self.positions = nn.Parameter(0.02 * torch.randn(length, dim))
-        self.local = nn.ModuleList(local() for _ in range(depth))
-        self.blocks = nn.ModuleList(Block(dim, causal=causal) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(dim, causal=causal, local=local()) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
         self.head = head
 
@@ -96,6 +97,6 @@ class Transformer(nn.Module):
     def forward(self, x: Tensor, cache: list[KeyValueCache] | None = None, position: int = 0) -> Tensor:
         """Whole sequences without a cache; one position (B, 1, dim) at a time with one."""
         x = x + self.positions[position : position + x.shape[1]]
-        for i, (local, block) in enumerate(zip(self.local, self.blocks, strict=True)):
-            x = block(local(x), None if cache is None else cache[i])
+        for i, block in enumerate(self.blocks):
+            x = block(x, None if cache is None else cache[i])
         return self.head(self.norm(x))

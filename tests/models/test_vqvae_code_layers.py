@@ -102,7 +102,7 @@ def test_models_tell_their_priors_what_codes_are_made_of() -> None:
     for name in ("vqvae", "vqvae2", "maskgit"):
         model = tiny_model(name)
         assert model.prior.token.digits.shape[1] == sum(model.hparams.levels)
-    assert [type(layer) for layer in tiny_model("maskgit").prior.transformer.local] == [Neighbours]
+    assert [type(block.local) for block in tiny_model("maskgit").prior.transformer.blocks] == [Neighbours]
     plain = MaskedPrior(codebook_size=3, num_codes=4, num_classes=2, dim=32, depth=2)
-    assert [type(layer) for layer in plain.transformer.local] == [nn.Identity, nn.Identity]
+    assert [type(block.local) for block in plain.transformer.blocks] == [nn.Identity, nn.Identity]
     assert Autoencoder((1, 8, 8), width=8, downsample=2, quantizer=FSQ(LEVELS)).digit_levels == LEVELS
