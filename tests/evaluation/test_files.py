@@ -287,7 +287,7 @@ def test_a_seal_does_not_reach_outside_its_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("field", ["model", "dataset", "config_hash"])
-@pytest.mark.parametrize("name", ["../../evil", "/tmp/evil", "a\\b", "", "<script>", "$\\frac{$", "x" * 65, "."])
+@pytest.mark.parametrize("name", ["../../evil", "/evil", "a\\b", "", "<script>", "$\\frac{$", "x" * 65, "."])
 def test_names_of_records_are_plain(field: str, name: str, tmp_path: Path) -> None:
     made = replace(cell_record("gan"), **{field: name})
     made.save(tmp_path / "m" / "d" / "h" / "seed=0" / "record.json")
