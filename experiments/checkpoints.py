@@ -19,6 +19,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import nn
 
 from evaluation.atomic import write_atomic
+from experiments.ending import end_if_asked
 
 KEPT = 2
 BELONGS_TO = "belongs_to"
@@ -132,6 +133,7 @@ def _fault(path: Path, belongs_to: dict[str, Any]) -> str | None:
     try:
         found = torch.load(path, map_location="cpu", mmap=True, weights_only=True).get(BELONGS_TO)
     except Exception as error:  # whole but foreign: readers raise one of many types
+        end_if_asked()
         return f"cannot be read ({type(error).__name__})"
     if not isinstance(found, dict):
         return "does not say what it belongs to"

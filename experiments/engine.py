@@ -38,6 +38,7 @@ from experiments.config import Cell, TrainerConfig
 from experiments.control_rows import CONTROL_SEED, ensure_controls
 from experiments.discovery import dataset_module
 from experiments.distributed import is_main, joined, on_main, reason
+from experiments.ending import end_if_asked
 from experiments.locks import cell_lock
 from experiments.progress import Progress
 from experiments.seeds import axis_seed
@@ -103,6 +104,7 @@ def run_cell(cell: Cell, out: Path, *, console: Console, trainer: TrainerConfig 
             except DataNotFoundError:
                 raise
             except Exception as error:
+                end_if_asked()  # and what was raised then may have become this error
                 message = first_line(reason(error))
                 raise CellError(save_failure(cell, folder, message) if is_main() else message) from error
             finally:

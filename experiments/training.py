@@ -33,6 +33,7 @@ from evaluation.sharing import in_turns
 from experiments.checkpoints import AtomicCheckpointIO, KeepCheckpoints, newest_fitting, weights_digest
 from experiments.config import TrainerConfig
 from experiments.distributed import on_main, trainer_options
+from experiments.ending import TERMINATED
 from experiments.progress import Progress
 from experiments.seeds import axis_seed
 from experiments.stage_log import Rows, StageLog
@@ -44,7 +45,6 @@ LOG_LINES = 200  # rows of the training log per stage
 LOOKS = 20  # at most, per stage
 STEPS_BETWEEN_LOOKS = 50  # at least: a look that costs no more than a step then takes 2 % of the time at most
 PRECOMPUTE_BATCH = 500
-TERMINATED = 143  # the exit code of a process that was asked to end
 ALONE = TrainerConfig()
 
 QUIET: dict[str, Any] = {
