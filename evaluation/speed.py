@@ -155,7 +155,8 @@ class NetworkCalls:
     A network is each of ``model.sampling_modules()`` itself and each module inside one that holds more
     than one module with parameters; embedding tables and single layers called alone are none. A call
     counts if it is not made from within another that counts, once for every row of its batch, so that
-    guidance by a doubled batch counts twice. Networks must be called as modules, not through ``forward``.
+    guidance by a doubled batch counts twice; what goes in tells the rows, as what comes out may be a choice of places.
+    Networks must be called as modules, not through ``forward``.
     """
 
     def __init__(self, model: GenerativeModel) -> None:
@@ -197,7 +198,7 @@ class NetworkCalls:
             synchronise()
             self.seconds[self._names[module]] += time.perf_counter() - self._start
             outputs = output if isinstance(output, tuple) else (output,)
-            self.evaluations += _rows((*outputs, *args, *kwargs.values()))
+            self.evaluations += _rows((*args, *kwargs.values(), *outputs))
 
 
 # The measurement.

@@ -9,13 +9,14 @@ resumed run does what the uninterrupted one would have done.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import random
 import shutil
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,19 @@ class _CountFlops(Callback):
         self.counter.__exit__(None, None, None)
 
 
+@contextlib.contextmanager
+def _ended_as_asked() -> Iterator[None]:
+    """What Lightning makes of a signal, in the terms of everybody else."""
+    try:
+        yield
+    except SIGTERMException:  # nobody else in this process listens to SIGTERM
+        raise SystemExit(TERMINATED) from None
+    except SystemExit as error:
+        if error.code == 1:  # Lightning answers Ctrl-C with an exit of its own
+            raise KeyboardInterrupt from None
+        raise
+
+
 def plan_stage(stage: Stage, columns: dict[str, Tensor], budget: float) -> StagePlan:
     """Count one step of a stage (whose weights are spent on it) and plan the rest."""
     batch = {name: column[: stage.batch_size] for name, column in columns.items()}
@@ -127,7 +141,8 @@ def plan_stage(stage: Stage, columns: dict[str, Tensor], budget: float) -> Stage
         **QUIET,
     )
     data = StepDataModule(batch, batch_size=n, steps=1, chunk=1, seed=0)
-    trainer.fit(stage, datamodule=data)
+    with _ended_as_asked():
+        trainer.fit(stage, datamodule=data)
     step_flops = float(counter.counter.get_total_flops())
     per_image = frozen.get_total_flops() / n
     steps, images = plan_steps(stage.share * budget, step_flops, per_image, n, len(columns["image"]))
@@ -277,14 +292,8 @@ def train_stage(
         precompute(stage, columns, plan, order_seed), batch_size=plan.batch_size, steps=plan.steps, chunk=chunk,
         seed=order_seed, share=processes(),
     )
-    try:
+    with _ended_as_asked():
         trainer.fit(stage, datamodule=data, ckpt_path=newest or None, weights_only=True)
-    except SIGTERMException:  # nobody else in this process listens to SIGTERM
-        raise SystemExit(TERMINATED) from None
-    except SystemExit as error:
-        if error.code == 1:  # Lightning answers Ctrl-C with an exit of its own
-            raise KeyboardInterrupt from None
-        raise
     stage.finish()
     progress.finish()
     return StageResult(plan, loop.seconds, log.rows)

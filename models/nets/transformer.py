@@ -94,9 +94,14 @@ class Transformer(nn.Module):
         shape = (batch, 2, heads, length, dim // heads)
         return [KeyValueCache(self.positions.new_empty(shape)) for _ in self.blocks]
 
-    def forward(self, x: Tensor, cache: list[KeyValueCache] | None = None, position: int = 0) -> Tensor:
-        """Whole sequences without a cache; one position (B, 1, dim) at a time with one."""
+    def forward(
+        self, x: Tensor, cache: list[KeyValueCache] | None = None, position: int = 0, asked: Tensor | None = None
+    ) -> Tensor:
+        """Whole sequences without a cache; one position (B, 1, dim) at a time with one.
+
+        The head sees all positions or, flattened to (n, dim), the n that are ``asked``, bool (B, T).
+        """
         x = x + self.positions[position : position + x.shape[1]]
         for i, block in enumerate(self.blocks):
             x = block(x, None if cache is None else cache[i])
-        return self.head(self.norm(x))
+        return self.head(self.norm(x if asked is None else x[asked]))

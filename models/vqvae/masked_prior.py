@@ -67,10 +67,13 @@ class MaskedPrior(CodePrior):
     def path_evaluations(self) -> int:
         return self.num_codes
 
-    def logits(self, indices: Tensor, hidden: Tensor, labels: Tensor) -> Tensor:
-        """indices int64 (B, T), of which those ``hidden``, bool (B, T), are not seen -> (B, T, codebook_size)."""
+    def logits(self, indices: Tensor, hidden: Tensor, labels: Tensor, asked: Tensor | None = None) -> Tensor:
+        """indices int64 (B, T), of which those ``hidden``, bool (B, T), are not seen -> (B, T, codebook_size).
+
+        With ``asked``, bool (B, T), only those of these n places: (n, codebook_size).
+        """
         seen = indices.masked_fill(hidden, self.codebook_size)
-        return self.transformer(self.token(seen) + self.label(labels)[:, None])
+        return self.transformer(self.token(seen) + self.label(labels)[:, None], asked=asked)
 
     def conditionals(self, indices: Tensor, hidden: Tensor, labels: Tensor) -> Tensor:
         """log p(index_i | visible codes, label) in nats at hidden places i, (B, T); 0 at visible ones."""
@@ -176,11 +179,12 @@ class MaskedPrior(CodePrior):
         lacking = hidden.sum(1)
         own_steps = lacking.clamp(1, num_steps)  # (B,)
         for s in range(self.evaluations(given, num_steps=num_steps)):
-            log_p = self.logits(indices, hidden, labels).log_softmax(-1)
-            drawn = truncation.draw(log_p, noise[:, s, 0])
-            indices = torch.where(hidden, drawn, indices)
+            log_p = self.logits(indices, hidden, labels, asked=hidden).log_softmax(-1)  # (n, K), of n hidden codes
+            drawn = truncation.draw(log_p, noise[:, s, 0][hidden])
+            indices[hidden] = drawn
             heat = choice_temperature * (1 - (s + 1) / own_steps).clamp(min=0)[:, None]
-            confidence = log_p.gather(2, drawn[..., None])[..., 0] + heat * gumbel(noise[:, s, 1])
+            confidence = heat * gumbel(noise[:, s, 1])
+            confidence[hidden] += log_p.gather(1, drawn[:, None])[:, 0]
             left = remaining(s + 1, own_steps, lacking).minimum(hidden.sum(1) - 1)
             hidden = places(confidence.masked_fill(~hidden, math.inf)) < left[:, None]
         return indices

@@ -7,11 +7,12 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from experiments import checkpoints, cli
+from experiments import checkpoints, cli, training
 from experiments.ending import end_if_asked, ending_cleanly
 from tests.experiments.killing import arguments_of, folder_of
 
@@ -78,6 +79,12 @@ def test_errors_without_a_signal_are_what_they_were() -> None:
         raise ValueError("plain")
 
 
+def ended_cleanly(out: Path, err: str) -> bool:
+    folder = folder_of("gan", out)
+    left = [(folder / name).exists() for name in ("config.json", "failure.json", "lock.json")]
+    return err == RESUME and left == [True, False, False]
+
+
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_while_a_checkpoint_is_saved(
     number: int, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -88,10 +95,15 @@ def test_while_a_checkpoint_is_saved(
                 signal.raise_signal(number)
             return super().write(data)  # type: ignore[arg-type]
 
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoints.io, "BytesIO", Buffer)
-        assert cli.main(arguments_of("gan", tmp_path)) == code
-    assert capsys.readouterr().err == RESUME
-    folder = folder_of("gan", tmp_path)
-    assert (folder / "config.json").exists() and not (folder / "failure.json").exists()
-    assert not (folder / "lock.json").exists()
+    monkeypatch.setattr(checkpoints, "io", SimpleNamespace(BytesIO=Buffer))
+    assert cli.main(arguments_of("gan", tmp_path)) == code
+    assert ended_cleanly(tmp_path, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+def test_while_the_cost_of_a_step_is_counted(
+    number: int, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(training._CountFlops, "on_train_batch_end", lambda *args: signal.raise_signal(number))
+    assert cli.main(arguments_of("gan", tmp_path)) == code
+    assert ended_cleanly(tmp_path, capsys.readouterr().err)
