@@ -125,6 +125,18 @@ def test_one_path_is_unbiased(prior: MaskedPrior) -> None:
     assert float(ratio.mean()) == pytest.approx(1, abs=4 * float(ratio.std()) / n**0.5)
 
 
+def test_only_what_is_asked_is_computed(prior: MaskedPrior) -> None:
+    indices = torch.randint(prior.codebook_size, (3, T), generator=torch.Generator().manual_seed(0))
+    hidden = torch.rand(3, T, generator=torch.Generator().manual_seed(1)) < 0.5
+    labels = torch.arange(3) % CLASSES
+    whole = prior.logits(indices, hidden, labels)
+    torch.testing.assert_close(prior.logits(indices, hidden, labels, asked=hidden), whole[hidden])
+    expected = whole.log_softmax(-1).gather(2, indices[..., None])[..., 0].masked_fill(~hidden, 0)
+    torch.testing.assert_close(prior.conditionals(indices, hidden, labels), expected)
+    nothing = prior.conditionals(indices, torch.zeros_like(hidden), labels)
+    assert torch.equal(nothing, torch.zeros(3, T))
+
+
 def test_orders_need_generators(prior: MaskedPrior) -> None:
     for ask in (prior.log_prob, prior.path_log_prob):
         with pytest.raises(ValueError, match="it needs a generator for every row"):
