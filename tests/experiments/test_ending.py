@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -90,10 +91,10 @@ def test_while_a_checkpoint_is_saved(
     number: int, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Buffer(io.BytesIO):
-        def write(self, data: object) -> int:
+        def write(self, data: Any) -> int:
             if self.tell() > 1000:
                 signal.raise_signal(number)
-            return super().write(data)  # type: ignore[arg-type]
+            return super().write(data)
 
     monkeypatch.setattr(checkpoints, "io", SimpleNamespace(BytesIO=Buffer))
     assert cli.main(arguments_of("gan", tmp_path)) == code
