@@ -11,7 +11,7 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -35,8 +35,43 @@ def end_if_asked() -> None:
 
 def _handle(number: int, frame: FrameType | None) -> None:
     global _asked
-    _asked = number
+    if number != signal.SIGALRM:
+        _asked = number
+    while frame is not None:
+        if frame.f_code is _Dropped.__call__.__code__:  # where it would be dropped once more
+            _Dropped.ask_again()
+            return
+        frame = frame.f_back
     end_if_asked()
+
+
+class _Dropped:
+    """The hook for errors that Python drops: ours comes again a moment later, by a timer.
+
+    A thread would do, but starting one takes locks that the interrupted code may hold.
+    """
+
+    def __init__(self, report: Callable[[Any], object]) -> None:
+        self.report = report
+        self.alarm: Any = None  # the handler before ours, once that is needed
+
+    def __call__(self, dropped: Any) -> None:
+        if _asked is None or not isinstance(dropped.exc_value, Terminated | KeyboardInterrupt):
+            self.report(dropped)
+            return
+        if self.alarm is None:
+            self.alarm = signal.signal(signal.SIGALRM, _handle)
+        self.ask_again()
+
+    @staticmethod
+    def ask_again() -> None:
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
+
+    def restore(self) -> None:
+        sys.unraisablehook = self.report
+        if self.alarm is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, self.alarm)
 
 
 @contextlib.contextmanager
@@ -50,17 +85,7 @@ def ending_cleanly() -> Iterator[None]:
     before = {signal.SIGTERM: signal.signal(signal.SIGTERM, _handle)}
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the shell or the caller has other plans
         before[signal.SIGINT] = signal.signal(signal.SIGINT, _handle)
-    report = sys.unraisablehook
-    timers: list[threading.Timer] = []
-
-    def ask_again(dropped: Any) -> None:
-        if _asked is None or not isinstance(dropped.exc_value, Terminated | KeyboardInterrupt):
-            report(dropped)
-            return
-        timers.append(threading.Timer(AGAIN_SECONDS, signal.pthread_kill, (threading.main_thread().ident, _asked)))
-        timers[-1].start()
-
-    sys.unraisablehook = ask_again
+    hook = sys.unraisablehook = _Dropped(sys.unraisablehook)
     try:
         yield
         end_if_asked()  # a command that took it for an error of its own
@@ -68,10 +93,7 @@ def ending_cleanly() -> Iterator[None]:
         end_if_asked()
         raise
     finally:
-        sys.unraisablehook = report
-        for timer in timers:
-            timer.cancel()
-            timer.join()
+        hook.restore()
         for which, handler in before.items():
             signal.signal(which, handler)
         _asked = None

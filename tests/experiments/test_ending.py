@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from experiments import checkpoints, cli, training
+from experiments import checkpoints, cli, ending, training
 from experiments.ending import end_if_asked, ending_cleanly
 from tests.experiments.killing import arguments_of, folder_of
 
@@ -73,6 +73,27 @@ def test_heard_wherever_it_comes(
     assert capsys.readouterr().err == RESUME
     assert signal.getsignal(number) is before
     end_if_asked()  # nothing is asked any more
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+def test_heard_once_more_where_it_would_be_dropped_again(
+    number: int, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask_again, asked = ending._Dropped.ask_again, []
+
+    def another() -> None:
+        asked.append(number)
+        if len(asked) == 1:
+            signal.raise_signal(number)  # inside the hook, from which nothing is raised
+        else:
+            ask_again()
+
+    monkeypatch.setattr(ending._Dropped, "ask_again", staticmethod(another))
+    monkeypatch.setattr(cli, "_dispatch", lambda argv: in_a_destructor(number))
+    before = signal.getsignal(signal.SIGALRM)
+    assert cli.main([]) == code
+    assert capsys.readouterr().err == RESUME and len(asked) >= 2
+    assert signal.getsignal(signal.SIGALRM) is before and signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
 def test_errors_without_a_signal_are_what_they_were() -> None:
